@@ -18,7 +18,7 @@ import typer
 
 from fitrec_cache import __version__, texts
 from fitrec_cache.common.files import is_folder
-from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.errors import FitrecError, UsageError, earlier
 from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.wording import NEEDS_LINUX, visible
 
@@ -159,7 +159,8 @@ def main() -> NoReturn:
     except (FitrecError, RuntimeError, MemoryError, OSError, ImportError) as error:
         if (said := _in_words(error)) is None:
             raise
-        print(f"Error: {visible(said)}", file=sys.stderr)
+        for each in (*earlier(error), said):
+            print(f"Error: {visible(each)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     sys.exit(0)
 
@@ -519,7 +520,8 @@ def sweep(
 @app.command()
 def predict(
     videos: Annotated[
-        list[Path], typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END.")
+        list[Path],
+        typer.Argument(help="Video files, folders of them, manifests, or parts of files: FILE#t=START,END."),
     ],
     *,
     run: RunOption,
@@ -529,7 +531,7 @@ def predict(
     labelled: Annotated[
         bool,
         typer.Option(
-            "--labelled", help="Folders around videos are named after classes: say how many answers are right."
+            "--labelled", help="Folders (or a manifest) give the classes of videos: say how many answers are right."
         ),
     ] = False,
     top: Annotated[

@@ -66,6 +66,19 @@ class MismatchError(FitrecError):
     """Two pipelines that must be identical differ; the message names each differing field as old -> new."""
 
 
+def earlier(error: BaseException) -> list[str]:
+    """Return the errors after which another was raised: of several files that cannot be written, all but the last.
+
+    The causes that an error tells itself (``raise ... from``) are left out.
+    """
+    cause = error.__cause__
+    before = cause or (None if error.__suppress_context__ else error.__context__)
+    if before is None:
+        return []
+    told = [str(before)] if cause is None and isinstance(before, FitrecError) else []
+    return [*earlier(before), *told]
+
+
 def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
     """Return the error for an unknown name, with a suggestion of the nearest valid one.
 

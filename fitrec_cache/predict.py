@@ -19,13 +19,15 @@ from fitrec_cache.common.files import (
     check_writable,
     file_stamp,
     files_below,
+    is_file,
     is_folder,
     is_there,
     refuse_others,
     write_csv,
 )
 from fitrec_cache.dataset.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.dataset.clips import file_id, named_group, one_spelling, plain_text
+from fitrec_cache.dataset.clips import Clip, file_id, named_group, one_spelling, plain_text
+from fitrec_cache.dataset.manifests import manifest_clips
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.recogniser import Recogniser, named
@@ -66,8 +68,9 @@ class Prediction:
         heads: Number of seeds that answered together.
         model: What tells the model that answered from others (:func:`fitrec_cache.runs.ensemble.model_id`).
         median_lengths: The video's length divided by the median length of the training clips; None if unknown.
-        label: With ``labelled``: the class after which a folder around the video is named, or else the name of its
-            folder. Otherwise empty.
+        label: With ``labelled``: the class in the manifest, or that after which a folder around the video is named, or
+            else the name of its folder. Otherwise empty.
+        group: With ``labelled``: the video's group in the manifest, if there is one.
         right: Whether the most probable class is ``label``; None if not asked for or not known, because there is no
             answer or the head does not know the class.
         trained_on: Whether a head was trained or validated on this file, judged by its bytes or by its name (including
@@ -85,6 +88,7 @@ class Prediction:
     model: str = ""
     median_lengths: float | None = None
     label: str = ""
+    group: str | None = None
     right: bool | None = None
     trained_on: bool = False
     warnings: tuple[str, ...] = ()
@@ -111,6 +115,7 @@ class Prediction:
             "warnings": list(self.warnings),
         }
         found |= {"label": self.label, "right": self.right} if self.label else {}
+        found |= {"group": self.group} if self.group else {}
         return found | ({"reason": self.reason} if self.reason else {})
 
 
@@ -140,7 +145,8 @@ def predict(
     Probabilities are calibrated by the run's temperature.
 
     Args:
-        videos: Video files, or folders, for all videos below them. ``#t=START,END`` after a file name means that part
+        videos: Video files, folders, for all videos below them, or CSV manifests
+            (:func:`fitrec_cache.dataset.manifests.manifest_clips`). ``#t=START,END`` after a file name means that part
             of the file, unless a file has this name.
         run: Run folder made by ``train-head``, or the folder of ``learn``: then the model that it chose last. Several
             seeds answer together, by the mean of their probabilities and attention
@@ -150,7 +156,8 @@ def predict(
             videos.
         table: CSV file to write, with the answers and all probabilities.
         labelled: Report which answers are right; :func:`figures` has accuracy, interval and so on. A video's class is
-            given by the nearest folder around it that is named after a class, no higher than the folder in ``videos``.
+            that of the manifest, or given by the nearest folder around it that is named after a class, no higher than
+            the folder in ``videos``.
         top: Number of labels to return; None for 5.
         unknown_below: Answer "unknown" if no class has this probability, in [0, 1]; None for the thresholds that were
             fitted on validation clips.
@@ -165,7 +172,7 @@ def predict(
 
     Raises:
         UsageError: If there is no video (none of the files exists) or no run, the run cannot be used on videos, no
-            folder is named after a class although ``labelled`` is set, or ``table`` is a file of another kind.
+            video is of a class of the head although ``labelled`` is set, or ``table`` is a file of another kind.
         MismatchError: If the pipeline would differ; it names each field, old -> new.
         StoreCorrupt: If the run is damaged.
         StoreError: If the table or picture cannot be written.
@@ -181,15 +188,16 @@ def predict(
     if table is not None:
         refuse_others(table, "--table", ",".join(_COLUMNS), "a table of answers of `predict`")
     files, unreadable = _files(videos)
-    labels = {}
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
     if labelled:
-        labels = {str(path): _folder_label(path, around, recogniser.labels) for path, around in files}
-        if files and set(labels.values()).isdisjoint(recogniser.labels):
+        files = [each if each.label else _by_folder(each, recogniser.labels) for each in files]
+        labels = {each.label for each in files}
+        if files and labels.isdisjoint(recogniser.labels):
             raise UsageError(
-                "no video lies in a folder named after a class of this head: got "
-                f"{listed(sorted(set(labels.values())))}, expected folders such as {recogniser.labels[0]}"
+                "no video is labelled as a class of this head, by its folder or a manifest: got "
+                f"{listed(sorted(labels))}, expected some such as {recogniser.labels[0]}"
             )
+    told = {str(each.path): each for each in files}
     shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
     full: list[Prediction] = []  # the same with all classes
@@ -198,10 +206,11 @@ def predict(
     try:
         at_once = max(1, min(cores(), len(files)))
         with DecoderPool(workers=at_once, time_limit=time_limit) as pool:
-            paths = [path for path, _ in files]
+            paths = [each.path for each in files]
             unread = [_failed(e.filename, f"folder cannot be read: {e.strerror}", recogniser) for e in unreadable]
             for prediction in chain(unread, _answers(paths, recogniser, pool, shown, at_once=at_once)):
-                full.append(_labelled(prediction, labels.get(prediction.path, ""), recogniser.labels))
+                asked = told.get(prediction.path) if labelled else None
+                full.append(_labelled(prediction, asked, recogniser.labels) if asked else prediction)
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])
@@ -221,8 +230,7 @@ def figures(found: Sequence[Prediction]) -> Metrics | None:
     """Return the figures of answers made with ``labelled``, as on an external test set.
 
     They are of the videos that no head was trained on and whose class it knows; for "unknown" the nearest class counts.
-    Videos of one group, as their names tell (``v_Squat_g07_c01.mp4``), and parts of one file count as one unit in the
-    interval of the accuracy (:func:`units`).
+    Videos of one group, and parts of one file, count as one unit in the interval of the accuracy (:func:`units`).
 
     Args:
         found: Predictions; ``top5_accuracy`` is meant for those with ``top=5`` or more.
@@ -248,47 +256,65 @@ def judged(found: Sequence[Prediction]) -> list[Prediction]:
 
 
 def units(found: Sequence[Prediction]) -> list[str]:
-    """Return the statistical unit of each video: its group, as its name tells, or else its file."""
+    """Return the statistical unit of each video: its group, by the manifest or by its name, or else its file."""
     files = [file_of(p.path) for p in found]
-    return units_of(files, [named_group(file) for file in files])
+    return units_of(files, [p.group or named_group(file) for p, file in zip(found, files, strict=True)])
 
 
-def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[OSError]]:
-    """Return the files (for a folder, all videos below it that are not hidden) and the errors of unreadable folders.
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A video to answer; ``around`` is the number of folders around it that may name its class, if ``label`` is ""."""
 
-    Each file comes with the number of folders around it that may name its class: those up to the folder that was given;
-    two for a single file.
+    path: Path
+    around: int = 0
+    label: str = ""
+    group: str | None = None
+
+
+def _files(videos: Sequence[Path]) -> tuple[list[_Asked], list[OSError]]:
+    """Return the videos and the errors of unreadable folders.
+
+    Of a folder, these are all videos below it that are not hidden, which folders up to the one given may name; of a
+    manifest its clips; a single file may be named by two folders.
     """
-    found: list[tuple[Path, int]] = []
+    found: list[_Asked] = []
     unreadable: list[OSError] = []
     for path in videos:
         if not is_folder(path):
             if _STREAM.match(str(path)) and not is_there(path):
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
-            found.append((path, 2))
+            if path.suffix.lower() == ".csv" and is_file(path):
+                found += map(_of_manifest, manifest_clips(path, path.parent)[0])
+            else:
+                found.append(_Asked(path=path, around=2))
             continue
         before = len(unreadable)
         below = sorted(filter(is_video, files_below(path, unreadable)))
         if not below and len(unreadable) == before:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
-        found += [(path / name, name.count("/") + 1) for name in below]
-    if not unreadable and not any(is_there(path) or is_there(Path(file_of(str(path)))) for path, _ in found):
-        names = [plain_text(str(path)) for path, _ in found]
+        found += [_Asked(path=path / name, around=name.count("/") + 1) for name in below]
+    if not unreadable and not any(is_there(each.path) or is_there(Path(file_of(str(each.path)))) for each in found):
+        names = [plain_text(str(each.path)) for each in found]
         raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
     return found, unreadable
 
 
-def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
-    """Return the class after which one of the nearest folders is named, ignoring case; else the nearest folder."""
-    folders = [one_spelling(plain_text(name)) for name in reversed(_whole(path).parent.parts)][:around]
+def _of_manifest(clip: Clip) -> _Asked:
+    return _Asked(path=Path(f"{clip.path}{clip.span or ''}"), label=clip.label, group=clip.group)
+
+
+def _by_folder(asked: _Asked, labels: Sequence[str]) -> _Asked:
+    """Return it with the class after which one of its folders is named, ignoring case; else with the nearest folder."""
+    folders = [one_spelling(plain_text(name)) for name in reversed(_whole(asked.path).parent.parts)][: asked.around]
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
-    return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
+    named = (by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name)
+    return replace(asked, label=next(named, folders[0]))
 
 
-def _labelled(prediction: Prediction, label: str, labels: Sequence[str]) -> Prediction:
-    """Return the prediction with the class that its folder is named after, and whether the answer is right."""
-    right = prediction.top[0][0] == label if prediction.top and label in labels else None
-    return replace(prediction, label=label, right=right)
+def _labelled(prediction: Prediction, asked: _Asked, labels: Sequence[str]) -> Prediction:
+    """Return the prediction with what is known of its video, and whether the answer is right."""
+    right = prediction.top[0][0] == asked.label if prediction.top and asked.label in labels else None
+    return replace(prediction, label=asked.label, group=asked.group, right=right)
 
 
 def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path) -> None:

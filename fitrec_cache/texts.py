@@ -315,7 +315,7 @@ def watch_notes(report: WatchReport) -> str:
         if report.stopped and report.segments
         else "",
         f"{report.every - report.seconds:.3g} s between consecutive windows were not examined"
-        if report.every > report.seconds
+        if report.every > report.seconds and report.windows > 1
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
         f"{report.source} grew meanwhile: repeat this when it is whole" if report.grew else "",

@@ -13,7 +13,7 @@ from pathlib import Path
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain
 from fitrec_cache.common.progress import progress_bar
-from fitrec_cache.errors import StoreError, VideoError
+from fitrec_cache.errors import StoreError, VideoError, earlier
 from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, clock
 from fitrec_cache.live.timeline_files import WatchFiles
 from fitrec_cache.watcher import Watch
@@ -187,7 +187,7 @@ def watch(
         try:
             files.write(timeline, title=without_password(source), video=video, offset=watching.offset)
         except StoreError as reason:  # the answers are reported nevertheless
-            unwritten = str(reason)
+            unwritten = "; ".join([*earlier(reason), str(reason)])
     if stopped and not timeline.windows:
         raise KeyboardInterrupt
     return WatchReport(

@@ -63,6 +63,27 @@ def call(monkeypatch, capsys):
     return run
 
 
+def test_each_of_several_files_that_cannot_be_written_is_told_and_a_wrapped_error_once(call, monkeypatch):
+    def several():
+        try:
+            raise StoreError("cannot write t.csv")
+        finally:
+            raise StoreError("cannot write p.png")
+
+    def wrapped():
+        try:
+            raise StoreError("no room")
+        except StoreError as error:
+            raise UsageError("no room for t.csv") from error
+
+    for app, code, said in (
+        (several, 1, "Error: cannot write t.csv\nError: cannot write p.png\n"),
+        (wrapped, 2, "Error: no room for t.csv\n"),
+    ):
+        monkeypatch.setattr(cli, "app", app)
+        assert call("predict") == (code, "", said)
+
+
 @pytest.fixture
 def call_json(call):
     """As ``call`` with ``--json``: (exit code, the one JSON value)."""

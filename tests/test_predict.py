@@ -31,7 +31,7 @@ from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreE
 from fitrec_cache.evaluation.metrics import interval_by_unit, wilson
 from fitrec_cache.extract import extract
 from fitrec_cache.pipeline import Pipeline
-from fitrec_cache.predict import Prediction, figures, predict
+from fitrec_cache.predict import Prediction, figures, predict, units
 from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.runs.scored import read_scored
@@ -684,8 +684,35 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     (within := new / labels[0] / labels[1]).mkdir(parents=True, exist_ok=True)  # the nearest counts
     within = Path(shutil.copy(videos[1], within / "3.avi"))
     assert {p.path: p.label for p in predict([new], run=run, device="cpu", labelled=True)}[str(within)] == labels[1]
-    with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
+    with pytest.raises(
+        UsageError, match=f"no video is labelled as a class of this head.*got Row, .*such as {labels[0]}"
+    ):
         predict([new / "Row"], run=run, device="cpu", labelled=True)
+
+
+def test_a_manifest_gives_videos_parts_classes_and_groups(run, tmp_path, video_folder):
+    labels = read_run(run).labels
+    (tmp_path / labels[0]).mkdir()
+    for name in ("a.avi", "b.avi"):
+        copied = shutil.copy(next(video_folder.rglob("*.avi")), tmp_path / labels[0] / name)
+        Path(copied).write_bytes(Path(copied).read_bytes() + b"\0")
+    rows = [
+        f"a.avi,{labels[1]},anna,0,0.1",
+        f"a.avi,{labels[0]},anna,0.1,",
+        f"b.avi,{labels[1]},anna,,",
+        "c.avi,Row,,,",
+    ]
+    manifest = tmp_path / labels[0] / "test.csv"
+    manifest.write_text("\n".join(["path,label,group,start,end", *rows]))
+    found = predict([manifest], run=run, device="cpu", labelled=True)
+    assert [Path(p.path).name for p in found] == ["a.avi#t=0,0.1", "a.avi#t=0.1", "b.avi", "c.avi"]
+    assert [p.label for p in found] == [labels[1], labels[0], labels[1], "Row"]
+    assert [p.right for p in found] == [*(p.top[0][0] == p.label for p in found[:3]), None]
+    assert "not found" in found[3].reason
+    assert units(found) == ["group anna"] * 3 + [f"clip {found[3].path}"]
+    assert [p.to_dict().get("group") for p in found] == ["anna", "anna", "anna", None]
+    plain = predict([manifest], run=run, device="cpu")
+    assert [(p.path, p.top, p.label) for p in plain] == [(p.path, p.top, "") for p in found]
 
 
 def test_a_folder_whose_name_is_no_text_costs_no_answers(run, tmp_path, video_folder):

@@ -38,7 +38,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.dataset.find_clips import find_clips
-from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, earlier
 from fitrec_cache.extract import extract
 from fitrec_cache.live import stream as streaming
 from fitrec_cache.live.assembly import WindowClip
@@ -871,15 +871,20 @@ def test_windows_between_which_nothing_was_missed_are_one_segment(every, starts,
 
 
 def test_of_several_files_one_that_cannot_be_written_costs_none_of_the_others(tmp_path):
-    (tmp_path / "gone").mkdir()
-    files = WatchFiles(table=tmp_path / "gone" / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
-    (tmp_path / "gone").rmdir()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    files = WatchFiles(table=gone / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
+    none = WatchFiles(table=gone / "t.csv", subtitles=gone / "t.srt", picture=gone / "t.png")
+    gone.rmdir()
     timeline = Timeline()
     timeline.add(moment(0, 4, "Squat", 0.6))
     with pytest.raises(StoreError, match=r"t\.csv"):
         files.write(timeline, title="x")
     assert (tmp_path / "t.srt").exists()
     assert (tmp_path / "t.png").exists()
+    with pytest.raises(StoreError, match=r"t\.png") as last:
+        none.write(timeline, title="x")
+    assert [re.search(r"t\.\w+", said)[0] for said in earlier(last.value)] == ["t.csv", "t.srt"]
 
 
 def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_video, tmp_path, monkeypatch):
@@ -1069,7 +1074,9 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
 def test_what_was_skipped_or_damaged_is_told(run, long_video, monkeypatch):
     monkeypatch.setattr(Watch, "skipped", property(lambda _: 3, lambda *_: None), raising=False)
     report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4)
-    assert watch_text(replace(report, windows=1, damaged=7, may_be_unknown=True)).splitlines()[-2:] == [
+    assert watch_text(replace(report, windows=1, damaged=7, may_be_unknown=True, answer_seconds=0.1)).splitlines()[
+        -2:
+    ] == [
         "1 window of 0.8 s, one every 0.4 s; 3 skipped, as they came faster than answers",
         "damaged or misplaced frames and packets, left out: 7",
     ]
@@ -1096,6 +1103,7 @@ def test_what_lies_between_windows_is_told(run, long_video):
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
     assert "0.2 s between consecutive windows were not examined" in result.output
     assert "between consecutive windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
+    assert "between consecutive windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 9).output
 
 
 def test_a_folder_is_no_video(run, tmp_path):
