@@ -249,7 +249,7 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
         The vectors in the order of ``clips``.
     """
     keys, order = by_part(store, clips)
-    with progress_bar(total=len(keys), unit="clip", what="load", show=progress) as bar:
+    with progress_bar(total=len(keys), unit="clip", what="load", show=progress, after=1) as bar:
         parts = (keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK))
         made = embed(store.rows(part, ("features",), bar.update)["features"] for part in parts)
     return Embeddings(vectors=made.vectors[order], halves=made.halves)
@@ -344,7 +344,7 @@ def load_cached(
         raise UsageError(f"backbone {repeated[-1]} is named twice: name each once")
     clips, notes = clips_in(cache, stores, f"features of {'+'.join(backbones)}")
     keys = [clip.video_sha256 for clip in clips]
-    with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress) as bar:
+    with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress, after=1) as bar:
         loaded = [store.rows(keys, ("features", "pts_seconds"), bar.update) for store in stores]
     values = [each["features"] for each in loaded]
     if len(lengths := {each.shape[1] for each in values}) > 1:

@@ -42,6 +42,18 @@ def test_a_stream_that_is_closed_or_full_stops_no_work(monkeypatch):
         print_above("note")
 
 
+@pytest.mark.parametrize(("seconds", "shown"), [(0.9, False), (1.1, True)])
+def test_what_takes_no_time_needs_no_bar(monkeypatch, seconds, shown):
+    now, log = [100.0], io.StringIO()
+    log.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with progress_bar(total=2, unit="clip", what="load", show=True, after=1) as bar:
+        now[0] += seconds
+        bar.update()
+    assert ("load:" in log.getvalue()) == shown
+
+
 def test_waiting_for_others_is_a_line_in_a_log_each_time_that_it_changes(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)

@@ -133,7 +133,8 @@ def find_near_duplicates(
     if threshold is not None and not -1 < threshold <= 1:
         raise UsageError(f"threshold is {threshold}: expected a cosine above -1 and up to 1, such as 0.95")
     label, group = _codes(labels), _codes(groups)
-    with progress_bar(total=2 * len(label), unit="clip", what="look for near-duplicates", show=progress) as bar:
+    what = "look for near-duplicates"
+    with progress_bar(total=2 * len(label), unit="clip", what=what, show=progress, after=1) as bar:
         strangers = _nearest_strangers(embeddings.vectors, label, group, bar.update)
         least = _threshold(strangers, embeddings.halves) if threshold is None else threshold
         enough = min(least, 1 - _TINY)  # in float32 the cosine of a copy is not always 1

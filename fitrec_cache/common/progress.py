@@ -61,10 +61,12 @@ class _Bar(tqdm):  # type: ignore[misc]
 _Bar.set_lock(threading.RLock())
 
 
-def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:
+def progress_bar(
+    *, total: int | None, unit: str, what: str, show: bool, note: str | None = None, after: float = 0
+) -> Any:
     """Return a tqdm bar on standard error with items per second and, if ``total`` is known, the time left.
 
-    It is silent unless ``show``. ``note`` is shown at its end until it is replaced.
+    It is silent unless ``show``, and in the first ``after`` seconds. ``note`` is shown at its end until it is replaced.
     """
     shown = sys.stderr  # None if it was closed before the program started
     interval = 15.0 if shown is None else _interval(shown)
@@ -78,6 +80,7 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
         maxinterval=max(10.0, 2 * interval),  # after this many seconds tqdm's own thread prints: well after mininterval
         smoothing=0.05,
         postfix=note,
+        delay=after,
     )
 
 

@@ -38,7 +38,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     samples = int(store.identity["samples"])
     values = np.empty((len(keys), samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
     times = np.empty((len(keys), samples), dtype=np.float64)
-    with progress_bar(total=len(keys), unit="clip", what="frames", show=progress) as bar:
+    with progress_bar(total=len(keys), unit="clip", what="frames", show=progress, after=1) as bar:
         for i, key in enumerate(keys):
             values[i] = to_pixels(decode_frames(store.jpegs(key)))
             times[i] = store.row(key)["pts_seconds"]
