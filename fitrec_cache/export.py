@@ -309,7 +309,7 @@ def _describe(
 
 def _steps(p: Preprocessing) -> list[dict[str, Any]]:
     first = [] if p.first_size is None else [_resize(p.first_size, "bilinear")]
-    return [*first, _resize(p.size, p.interpolation) | ({"fit": "inside"} if p.keeps_proportions else {})]
+    return [*first, _resize(p.size, p.interpolation) | ({"fit": "inside"} if p.sees_poses else {})]
 
 
 def _resize(size: tuple[int, int], interpolation: str) -> dict[str, Any]:

@@ -309,9 +309,7 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
         f"{m.name} wants {max(m.preprocessing.size)} px, frames are stored with a short side of at most {stored} px: "
         f"enlarged. `extract VIDEOS --frame-size {max(m.preprocessing.size)}` stores larger frames"
         for m in models
-        if m.preprocessing.first_size is None
-        and not m.preprocessing.keeps_proportions
-        and max(m.preprocessing.size) > stored
+        if m.preprocessing.first_size is None and not m.preprocessing.sees_poses and max(m.preprocessing.size) > stored
     ]
 
 

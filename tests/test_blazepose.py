@@ -22,7 +22,9 @@ from fitrec_cache.backbones.backbone import best_precision, load_backbone
 from fitrec_cache.backbones.blazepose import PoseModel, describe
 from fitrec_cache.backbones.pose_file import kept_file
 from fitrec_cache.backbones.pretrained import BackboneChoice, weights_are_here
+from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import UsageError, WeightsError
+from fitrec_cache.extract import extract
 from fitrec_cache.settings.poses import POSE_DIM, POSES
 from fitrec_cache.video.resizing import fit_into
 
@@ -246,6 +248,22 @@ def test_a_file_that_is_none_of_the_expected_is_refused(tmp_path, task):
         load_backbone(f"{NAME}={other}", device="cpu")
     with pytest.raises(WeightsError, match=r"missing\.task not found: expected a \.task file, or `hub`"):
         load_backbone(f"{NAME}={tmp_path / 'missing.task'}", device="cpu")
+
+
+def test_frames_without_anybody_are_told(task, video_folder, tmp_path, inline, monkeypatch):
+    empty = iter([0, 8, 3])  # frames of each clip in which nobody is found
+
+    def embed(self, x):
+        features = np.ones((len(x), POSE_DIM), np.float16)
+        features[: next(empty, 0) if len(x) == 8 else 0] = 0  # a single frame is tried first
+        return features
+
+    monkeypatch.setattr(module.Backbone, "embed_prepared", embed)
+    given = {"cache": tmp_path / "cache", "backbone": [f"{NAME}={task}"], "device": "cpu", "workers": 1, "samples": 8}
+    clips = find_clips(video_folder).clips
+    told = f"{NAME} found nobody in 11 of 96 frames, and in no frame of 1 clip: {clips[1].clip_id}"
+    assert told in extract(video_folder, **given).notes
+    assert not any("found nobody" in note for note in extract(video_folder, **given).notes)  # nothing is new
 
 
 @pytest.fixture

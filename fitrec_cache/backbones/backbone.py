@@ -80,8 +80,8 @@ class Preprocessing:
     output: str
 
     @property
-    def keeps_proportions(self) -> bool:
-        """Whether a frame is fitted into ``size`` with its proportions, instead of squashed."""
+    def sees_poses(self) -> bool:
+        """Whether the output is a pose; then a frame is fitted into ``size`` with its proportions, not squashed."""
         return self.output == POSE
 
 
@@ -238,7 +238,7 @@ class Backbone:
         p = self.preprocessing
         if p.first_size is not None:
             frames = resize(frames, p.first_size, "bilinear")
-        whole = fit_into(frames, p.size) if p.keeps_proportions else resize(frames, p.size, p.interpolation)
+        whole = fit_into(frames, p.size) if p.sees_poses else resize(frames, p.size, p.interpolation)
         frames = whole.contiguous(memory_format=torch.channels_last)
         if self._copies is None:  # on mps only the thread that embeds may use the device
             return frames

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitrec_cache.backbones.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
@@ -57,6 +58,26 @@ class _Rows:
         return max(len(self.seen), len(self.clips), len(self.frames), *map(len, self.features))
 
 
+@dataclass
+class _Nobody:
+    """In how many frames a network of poses found nobody, and the clips in no frame of which it found somebody."""
+
+    frames: int = 0
+    of: int = 0
+    clips: list[str] = field(default_factory=list)
+
+    def add(self, clip_id: str, features: NDArray[np.float16]) -> None:
+        """Count the frames of a clip by its features ``(T, d)``."""
+        none = int((~features.any(axis=1)).sum())
+        self.frames, self.of = self.frames + none, self.of + len(features)
+        self.clips += [clip_id] * (none == len(features))
+
+    def note(self, name: str) -> str:
+        """Return what to tell a user."""
+        whole = f", and in no frame of {plural(len(self.clips), 'clip')}: {some(self.clips)}" if self.clips else ""
+        return f"{name} found nobody in {self.frames} of {self.of} frames{whole}"
+
+
 class Extractor:
     """The state of one extraction: what is done, what is not committed yet, and notes for the user."""
 
@@ -80,6 +101,7 @@ class Extractor:
         self.failed: list[FailedClip] = []
         self.unread: list[str] = []  # clips whose files may exist but could not be read
         self.odd: list[str] = []  # clips with slightly faulty files, and what was wrong
+        self.nobody = {m.name: _Nobody() for m in models if m.preprocessing.sees_poses}
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
@@ -176,12 +198,15 @@ class Extractor:
     def tell_changes(self, *, erased: bool) -> None:
         """Add notes on files that are used although something is wrong with them, and on changes since the last call.
 
+        Also on frames without anybody.
+
         Args:
             erased: Whether clips that were taken out were erased.
         """
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
             self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
+        self.notes.add(*(each.note(name) for name, each in self.nobody.items() if each.frames))
         self.notes.add(*self.entering.notes(erased=erased))
 
     def _more(self, bar: Any) -> bool:
@@ -289,9 +314,12 @@ class Extractor:
                 model.compile_for(len(x))
             try:
                 with timed(self.stages, "embed"):
-                    self.rows.features[i][key] = (model.embed_prepared(x), np.asarray(prepared.pts_seconds))
+                    features = model.embed_prepared(x)
             except VideoError as error:
                 return str(error), worked
+            self.rows.features[i][key] = (features, np.asarray(prepared.pts_seconds))
+            if model.name in self.nobody:
+                self.nobody[model.name].add(self.begun_with[key].clip_id, features)
             worked = True
         return "", worked
 
