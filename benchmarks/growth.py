@@ -54,7 +54,7 @@ class Model:
     """Gives every clip the same features."""
 
     name, dim, precision, on_cpu, is_slow = "test_resnet", DIM, "fp32", True, False
-    preprocessing = SimpleNamespace(preset="native", size=(16, 16), first_size=None, keeps_proportions=False)
+    preprocessing = SimpleNamespace(preset="native", size=(16, 16), first_size=None, sees_poses=False)
 
     def identity(self):
         return {"backbone": self.name, "preprocessing": {"preset": "native"}, "precision": self.precision}
