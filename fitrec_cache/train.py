@@ -22,10 +22,10 @@ from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
 from fitrec_cache.features import Features
-from fitrec_cache.runs.answers import write_answers
+from fitrec_cache.runs.answers import write_answers, write_joint_answers
 from fitrec_cache.runs.ensemble import keep_calibration
 from fitrec_cache.runs.results import TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs.run import ANSWERS, SUMMARY, check_out, keep_column, refuse_other_runs
+from fitrec_cache.runs.run import ANSWERS, SUMMARY, TOGETHER, check_out, keep_column, refuse_other_runs
 from fitrec_cache.runs.run_files import read_run_json, run_folder_name
 from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.settings.recipes import Recipe, get_recipe, given_settings
@@ -181,10 +181,14 @@ def train_head(
                     keep_column(job.folder, trainer.column_sha256)
         scored = [read_scored(job.folder) for job in heads]
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
-        write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))
+        held_out = list(zip(*columns, strict=True))
+        write_answers(scored, out / ANSWERS, held_out)
     pooled, (averaged, ensemble) = pool_folds(scored), average_runs(scored)
     if ensemble is not None:
         keep_calibration(scored, ensemble)
+        write_joint_answers(scored, ensemble, out / TOGETHER, held_out)
+    elif len(runs) > 1:
+        (out / TOGETHER).unlink(missing_ok=True)  # of an earlier call
     if final:
         notes.add(final_note(sum(map(len, folds[0][1].split.sides))))
     notes.add(*answer_notes(scored, pooled, averaged))
@@ -218,6 +222,7 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     for folder in {trainer.out, *folders}:
         refuse_others(folder / ANSWERS, "--out", "clip_id", "answers of `train-head`")
     if len(folders) > 1:
+        refuse_others(trainer.out / TOGETHER, "--out", "clip_id", "answers of `train-head`")
         refuse_others(trainer.out / SUMMARY, "--out", '"runs"', "a summary of `train-head`")
     for folder in {trainer.out, *folders}:
         remove_unfinished(folder)

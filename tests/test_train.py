@@ -1040,9 +1040,9 @@ def test_answers_of_a_run_that_was_replaced_do_not_stay(tmp_path, features, monk
 
 
 def test_tables_of_several_runs_go_when_the_first_of_these_is_replaced(tmp_path, features, monkeypatch):
-    settings = {"out": tmp_path / "run", "features": features, "variant": "mean"}
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "split_seed": 0}
     train_head(epochs=1, seed=[0, 1], **settings)
-    tables = {tmp_path / "run" / name for name in ("answers.csv", "summary.json")}
+    tables = {tmp_path / "run" / name for name in ("answers.csv", "answers-together.csv", "summary.json")}
     real = Trainer.run
     stop_at = 2  # the seed whose training is interrupted
 
@@ -1215,6 +1215,15 @@ def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     assert report.ensemble["false_alarms"] == pytest.approx(unsure.mean())
     truth = outputs[0]["test_targets"].numpy()
     assert report.ensemble["ece"] == pytest.approx(calibration_error(sharper, truth)[0])
+    labels = read_run(report.runs[0].out).labels
+    rows = list(csv.DictReader((tmp_path / "run" / "answers-together.csv").read_text().splitlines()))
+    assert [row["clip_id"] for row in rows] == sides[0]["test"]
+    assert [row["label"] for row in rows] == [labels[i] for i in truth]
+    np.testing.assert_allclose([[float(row[f"p_{k}"]) for k in labels] for row in rows], sharper, atol=6e-5)
+    best = [labels[i] for i in sharper.argmax(axis=1)]
+    assert [row["nearest"] for row in rows] == best
+    assert [row["answer"] for row in rows] == ["" if odd else k for k, odd in zip(best, unsure, strict=True)]
+    assert not (tmp_path / "apart" / "answers-together.csv").exists()
     told = json.loads((tmp_path / "run" / "summary.json").read_text())["ensemble"]
     assert told["confusion"] == confusion_matrix(truth, sharper.argmax(axis=1)).tolist()
     assert [row["n"] for row in told["per_class"]] == np.bincount(truth).tolist()
@@ -1320,6 +1329,9 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert together["n_unknown"] == 40
     assert together["detected"] == pytest.approx((sharper.max(axis=1) < together["threshold"]).mean())
     assert together["auroc"] > 0.95
+    rows = list(csv.DictReader((tmp_path / "seeds" / "answers-together.csv").read_text().splitlines()))
+    assert [row["label"] for row in rows[-40:]] == ["Squat"] * 40
+    assert sum(not row["answer"] for row in rows[-40:]) / 40 == pytest.approx(together["detected"])
     assert list(run.answers) == list(together)  # one seed has its figures under the same names
     assert (run.answers["n"], run.answers["n_unknown"]) == (run.n_test, 40)
     assert f"  unknown classes: {together['detected']:.1%} of 40 clips; AUROC" in train_text(seeds)

@@ -6,13 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from fitrec_cache.common.files import write_csv
 from fitrec_cache.evaluation.calibration import Calibration
+from fitrec_cache.runs.ensemble import Ensemble
 from fitrec_cache.runs.outputs import read_strangers
 from fitrec_cache.runs.scored import ScoredRun
 
 #: The answer, empty for "unknown"; the most probable class; its probability.
 COLUMNS = ("answer", "nearest", "probability")
+
+#: What is known of a clip.
+_CLIP = ("clip_id", "group", "label")
 
 
 def class_columns(labels: Sequence[str]) -> tuple[str, ...]:
@@ -50,18 +58,48 @@ def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tup
         StoreError: If the file cannot be written.
     """
     labels = sorted({label for run in runs for label in run.labels})
-    names = ("fold", "seed", "clip_id", "group", "label", *COLUMNS, *class_columns(labels))
+    names = ("fold", "seed", *_CLIP, *COLUMNS, *class_columns(labels))
     write_csv(path, names, (row for run in runs for row in _rows(run, strangers)))
 
 
+def write_joint_answers(
+    runs: Sequence[ScoredRun], ensemble: Ensemble, path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()
+) -> None:
+    """Write what tested heads answered together: as :func:`write_answers`, but one row per clip, of no fold or seed.
+
+    Args:
+        runs: Runs with the same test clips.
+        ensemble: How they answer.
+        path: CSV file.
+        strangers: As for :func:`write_answers`.
+
+    Raises:
+        StoreCorrupt: If a run is damaged.
+        StoreError: If the file cannot be written.
+    """
+    labels, sides = runs[0].labels, [_sides(run, strangers) for run in runs]
+    rows: list[dict[str, Any]] = []
+    for of_one_side in zip(*sides, strict=True):
+        probabilities, unknown = ensemble([torch.from_numpy(logits).double() for logits, _ in of_one_side])
+        clips = of_one_side[0][1]
+        for clip, row, odd in zip(clips, probabilities.tolist(), unknown.tolist(), strict=True):
+            rows.append(clip | answer_cells(labels, row, unknown=odd))
+    write_csv(path, (*_CLIP, *COLUMNS, *class_columns(labels)), rows)
+
+
 def _rows(run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]) -> Iterator[dict[str, Any]]:
-    calibration, labels = Calibration.of(run.run_json), run.labels
-    truth = [labels[target] for target in run.tested.targets.tolist()]
-    tested = list(zip(run.clips, run.groups, truth, strict=True))
-    sides = [(run.tested.logits, tested)]
+    calibration = Calibration.of(run.run_json)
+    for logits, clips in _sides(run, strangers):
+        for clip, row in zip(clips, calibration.probabilities(logits).tolist(), strict=True):
+            known = {"fold": run.fold, "seed": run.seed} | clip
+            yield known | answer_cells(run.labels, row, unknown=max(row) < calibration.threshold)
+
+
+def _sides(
+    run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]
+) -> list[tuple[NDArray[np.float32], list[dict[str, Any]]]]:
+    """Return logits and clips: of the test, and of held-out classes if there are any."""
+    truth = [run.labels[target] for target in run.tested.targets.tolist()]
+    sides = [(run.tested.logits, list(zip(run.clips, run.groups, truth, strict=True)))]
     sides += [(read_strangers(run.folder, run.run_json), list(strangers))] if strangers else []
-    for logits, clips in sides:
-        probabilities = calibration.probabilities(logits).tolist()
-        for (clip, group, label), row in zip(clips, probabilities, strict=True):
-            known = {"fold": run.fold, "seed": run.seed, "clip_id": clip, "group": group, "label": label}
-            yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)
+    return [(logits, [dict(zip(_CLIP, clip, strict=True)) for clip in clips]) for logits, clips in sides]

@@ -53,6 +53,7 @@ FINAL = "final.safetensors"
 
 #: The answers for the test clips of all runs of one call, beside the runs; for a single run, in its folder.
 ANSWERS = "answers.csv"
+TOGETHER = "answers-together.csv"
 
 #: The metrics of several runs of one call, beside them.
 SUMMARY = "summary.json"
@@ -255,7 +256,7 @@ def write_run(
             write_atomic(here / name, data)
         sums = {name: sum_of(data) for name, data in tensors.items()}
         _write_figures(here, {**run, SUMS: sums}, metrics)
-        tables = [out / ANSWERS, out / SUMMARY] if folder != out else []
+        tables = [out / ANSWERS, out / TOGETHER, out / SUMMARY] if folder != out else []
         for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
             path.unlink(missing_ok=True)
         put_in_place(here, folder, [*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"])
