@@ -158,7 +158,7 @@ def test_cells_of_a_wide_picture_are_in_reading_order():
 @pytest.mark.parametrize(("theirs", "ours"), [("bilinear", "bilinear"), ("bicubic", "bicubic"), ("random", "bicubic")])
 def test_frames_are_resized_as_a_backbone_was_trained(theirs, ours):
     overlay = {"interpolation": theirs, "input_size": (3, 64, 96)}
-    found = _preprocessing(timm.create_model("test_resnet", pretrained_cfg_overlay=overlay), "native")
+    found = _preprocessing(timm.create_model("test_resnet", pretrained_cfg_overlay=overlay), "test_resnet", "native")
     assert (found.interpolation, found.size) == (ours, (64, 96))  # timm: channels, height, width
 
 

@@ -1854,12 +1854,13 @@ def test_bins_count_by_their_clips(made, monkeypatch):
 
 def test_likeness_is_by_the_runs_own_embeddings_where_these_hold_all(monkeypatch):
     other, own = Stored(a=[], b=[]), Stored(a=[], b=[])
-    other.identity, other.folder, own.identity, own.folder = "other", "others", "own", "its own"
+    other.identity, own.identity = ({"backbone": name, "preprocessing": {}} for name in ("other", "own"))
+    other.folder, own.folder = "others", "its own"
     monkeypatch.setattr(leaks, "stored_embeddings", lambda store, clips, progress: store.folder)
     monkeypatch.setattr(leaks, "quick_look", lambda embeddings, *_, **__: embeddings())
     clips = [HeldClip(clip_id=name, group=None, label="A", video_sha256=name) for name in "ab"]
     record, cache = (
-        SimpleNamespace(sources=[{"identity": "own"}]),
+        SimpleNamespace(sources=[{"identity": own.identity}]),
         SimpleNamespace(filled_features=lambda: [other, own]),
     )
     assert Auditor(cache)._look(record, clips) == "its own"
