@@ -252,7 +252,7 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
     with progress_bar(total=len(keys), unit="clip", what="load", show=progress, after=1) as bar:
         parts = (keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK))
         made = embed(store.rows(part, ("features",), bar.update)["features"] for part in parts)
-    return Embeddings(vectors=made.vectors[order], halves=made.halves)
+    return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
 
 
 def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[int]]:
