@@ -69,13 +69,14 @@ class MismatchError(FitrecError):
 def earlier(error: BaseException) -> list[str]:
     """Return the errors after which another was raised: of several files that cannot be written, all but the last.
 
-    The causes that an error tells itself (``raise ... from``) are left out.
+    The causes that an error tells itself (``raise ... from``) are left out, and errors after which something else was
+    tried.
     """
     cause = error.__cause__
     before = cause or (None if error.__suppress_context__ else error.__context__)
     if before is None:
         return []
-    told = [str(before)] if cause is None and isinstance(before, FitrecError) else []
+    told = [str(before)] if cause is None and isinstance(before, StoreError) else []
     return [*earlier(before), *told]
 
 

@@ -197,7 +197,6 @@ def predict(
                 "no video is labelled as a class of this head, by its folder or a manifest: got "
                 f"{listed(sorted(labels))}, expected some such as {recogniser.labels[0]}"
             )
-    told = {str(each.path): each for each in files}
     shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
     full: list[Prediction] = []  # the same with all classes
@@ -208,9 +207,9 @@ def predict(
         with DecoderPool(workers=at_once, time_limit=time_limit) as pool:
             paths = [each.path for each in files]
             unread = [_failed(e.filename, f"folder cannot be read: {e.strerror}", recogniser) for e in unreadable]
-            for prediction in chain(unread, _answers(paths, recogniser, pool, shown, at_once=at_once)):
-                asked = told.get(prediction.path) if labelled else None
-                full.append(_labelled(prediction, asked, recogniser.labels) if asked else prediction)
+            answers = zip(files, _answers(paths, recogniser, pool, shown, at_once=at_once), strict=True)
+            for asked, prediction in chain(((None, each) for each in unread), answers):
+                full.append(_labelled(prediction, asked, recogniser.labels) if labelled and asked else prediction)
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])

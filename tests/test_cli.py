@@ -76,9 +76,16 @@ def test_each_of_several_files_that_cannot_be_written_is_told_and_a_wrapped_erro
         except StoreError as error:
             raise UsageError("no room for t.csv") from error
 
+    def tried_again():
+        try:
+            raise UsageError("too few clips")
+        except UsageError:
+            raise UsageError("too few clips")  # noqa: B904
+
     for app, code, said in (
         (several, 1, "Error: cannot write t.csv\nError: cannot write p.png\n"),
         (wrapped, 2, "Error: no room for t.csv\n"),
+        (tried_again, 2, "Error: too few clips\n"),
     ):
         monkeypatch.setattr(cli, "app", app)
         assert call("predict") == (code, "", said)

@@ -715,6 +715,16 @@ def test_a_manifest_gives_videos_parts_classes_and_groups(run, tmp_path, video_f
     assert [(p.path, p.top, p.label) for p in plain] == [(p.path, p.top, "") for p in found]
 
 
+def test_a_video_given_twice_has_each_time_the_class_that_was_given_there(run, tmp_path, video_folder):
+    labels = read_run(run).labels
+    video = shutil.copy(next(video_folder.rglob("*.avi")), tmp_path / "a.avi")
+    for name, label in (("one.csv", labels[0]), ("two.csv", labels[1])):
+        (tmp_path / name).write_text(f"path,label,group\na.avi,{label},{name}\n")
+    found = predict([tmp_path / "one.csv", tmp_path / "two.csv", video], run=run, device="cpu", labelled=True)
+    assert [(p.label, p.group) for p in found[:2]] == [(labels[0], "one.csv"), (labels[1], "two.csv")]
+    assert (found[2].label, found[2].group) == (tmp_path.name, None)
+
+
 def test_a_folder_whose_name_is_no_text_costs_no_answers(run, tmp_path, video_folder):
     label = json.loads((run / "run.json").read_text())["labels"][0]
     for name in (os.fsencode(label), b"K\xfc"):
