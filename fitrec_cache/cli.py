@@ -521,7 +521,7 @@ def sweep(
 def predict(
     videos: Annotated[
         list[Path],
-        typer.Argument(help="Video files, folders of them, manifests, or parts of files: FILE#t=START,END."),
+        typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END."),
     ],
     *,
     run: RunOption,
@@ -531,7 +531,7 @@ def predict(
     labelled: Annotated[
         bool,
         typer.Option(
-            "--labelled", help="Folders (or a manifest) give the classes of videos: say how many answers are right."
+            "--labelled", help="Folders, or a manifest as VIDEOS, give the classes: say how many answers are right."
         ),
     ] = False,
     top: Annotated[
@@ -558,6 +558,7 @@ def predict(
         found = call(
             **given,
             tell=found.append if as_json else lambda p: _print(texts.predict_text(p, brief=brief), flush=True),
+            note=None if as_json else _note,
         )
     finally:  # also if a table could not be written: the answers so far are printed
         if as_json and found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -109,11 +108,9 @@ class Features:
         return self._looked[key]
 
     def _without_poses(self) -> NDArray[Any]:
-        """Return the values without poses before or after those of other backbones, whose lengths are not known."""
-        poses = [source["kind"] == "features" and sees_poses(source["identity"]) for source in self.sources]
-        first = sum(1 for _ in takewhile(bool, poses))
-        last = sum(1 for _ in takewhile(bool, poses[first:][::-1]))
-        return self.values[:, :, first * POSE_DIM : self.values.shape[2] - last * POSE_DIM]
+        """Return the values without poses, which :func:`load_cached` puts last."""
+        poses = sum(source["kind"] == "features" and sees_poses(source["identity"]) for source in self.sources)
+        return self.values[:, :, : max(0, self.values.shape[2] - poses * POSE_DIM)]
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, from the times of their frames; None if these are unknown."""
@@ -342,6 +339,7 @@ def load_cached(
     folders = [store.folder for store in stores]
     if repeated := [name for name, folder in zip(backbones, folders, strict=True) if folders.count(folder) > 1]:
         raise UsageError(f"backbone {repeated[-1]} is named twice: name each once")
+    stores.sort(key=lambda store: sees_poses(store.identity))  # poses last: near-duplicates leave them out
     clips, notes = clips_in(cache, stores, f"features of {'+'.join(backbones)}")
     keys = [clip.video_sha256 for clip in clips]
     with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress, after=1) as bar:

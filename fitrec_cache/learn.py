@@ -171,6 +171,8 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, split, seed, epochs, jobs)
+    if poses and preset != "native":
+        raise UsageError(f"--poses goes with preset native only, got {preset}: leave one of them out")
     if not is_there(videos) and is_folder(out / "cache"):
         raise UsageError(
             f"no such file or folder: {videos}. If you moved your videos, give the new place: what was computed of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -25,8 +25,9 @@ from fitrec_cache.common.files import (
     refuse_others,
     write_csv,
 )
+from fitrec_cache.common.progress import Notes
 from fitrec_cache.dataset.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.dataset.clips import Clip, file_id, named_group, one_spelling, plain_text
+from fitrec_cache.dataset.clips import file_id, named_group, one_spelling, plain_text
 from fitrec_cache.dataset.manifests import manifest_clips
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError, VideoError
@@ -138,6 +139,7 @@ def predict(
     time_limit: float = TIME_LIMIT,
     force: bool = False,
     tell: Callable[[Prediction], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
     """Recognise the exercise in each video.
 
@@ -145,7 +147,7 @@ def predict(
     Probabilities are calibrated by the run's temperature.
 
     Args:
-        videos: Video files, folders, for all videos below them, or CSV manifests
+        videos: Video files, or folders, for all videos below them; with ``labelled`` also CSV manifests
             (:func:`fitrec_cache.dataset.manifests.manifest_clips`). ``#t=START,END`` after a file name means that part
             of the file, unless a file has this name.
         run: Run folder made by ``train-head``, or the folder of ``learn``: then the model that it chose last. Several
@@ -166,6 +168,7 @@ def predict(
         force: Continue although the pipeline here differs from the one the head was trained with.
         tell: Called with each prediction as it is made; predictions come in batches of one video per core, which are
             decoded at the same time.
+        note: Called with each note on a manifest, such as rows that are left out.
 
     Returns:
         One prediction per video, in order; a video that cannot be used has a reason instead of an answer.
@@ -187,10 +190,12 @@ def predict(
             check_writable(path, option, ending=ending)
     if table is not None:
         refuse_others(table, "--table", ",".join(_COLUMNS), "a table of answers of `predict`")
-    files, unreadable = _files(videos)
+    written = None if table is None else _whole(table)
+    manifests = {p for p in videos if labelled and p.suffix.lower() == ".csv" and is_file(p) and _whole(p) != written}
+    files, unreadable = _files(videos, manifests, Notes(note))
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
     if labelled:
-        files = [each if each.label else _by_folder(each, recogniser.labels) for each in files]
+        files = [_with_class(each, recogniser.labels) for each in files]
         labels = {each.label for each in files}
         if files and labels.isdisjoint(recogniser.labels):
             raise UsageError(
@@ -270,7 +275,7 @@ class _Asked:
     group: str | None = None
 
 
-def _files(videos: Sequence[Path]) -> tuple[list[_Asked], list[OSError]]:
+def _files(videos: Sequence[Path], manifests: Collection[Path], notes: Notes) -> tuple[list[_Asked], list[OSError]]:
     """Return the videos and the errors of unreadable folders.
 
     Of a folder, these are all videos below it that are not hidden, which folders up to the one given may name; of a
@@ -282,10 +287,7 @@ def _files(videos: Sequence[Path]) -> tuple[list[_Asked], list[OSError]]:
         if not is_folder(path):
             if _STREAM.match(str(path)) and not is_there(path):
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
-            if path.suffix.lower() == ".csv" and is_file(path):
-                found += map(_of_manifest, manifest_clips(path, path.parent)[0])
-            else:
-                found.append(_Asked(path=path, around=2))
+            found += _of_manifest(path, notes) if path in manifests else [_Asked(path=path, around=2)]
             continue
         before = len(unreadable)
         below = sorted(filter(is_video, files_below(path, unreadable)))
@@ -294,20 +296,24 @@ def _files(videos: Sequence[Path]) -> tuple[list[_Asked], list[OSError]]:
         found += [_Asked(path=path / name, around=name.count("/") + 1) for name in below]
     if not unreadable and not any(is_there(each.path) or is_there(Path(file_of(str(each.path)))) for each in found):
         names = [plain_text(str(each.path)) for each in found]
-        raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
+        inside = ", with paths relative to the folder of their manifest" if manifests else ""
+        raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them{inside}")
     return found, unreadable
 
 
-def _of_manifest(clip: Clip) -> _Asked:
-    return _Asked(path=Path(f"{clip.path}{clip.span or ''}"), label=clip.label, group=clip.group)
+def _of_manifest(path: Path, notes: Notes) -> list[_Asked]:
+    clips, told, _ = manifest_clips(path, path.parent)
+    notes.add(*(f"{path}: {text}" for text in told))
+    return [_Asked(path=Path(f"{c.path}{c.span or ''}"), label=c.label, group=c.group) for c in clips]
 
 
-def _by_folder(asked: _Asked, labels: Sequence[str]) -> _Asked:
-    """Return it with the class after which one of its folders is named, ignoring case; else with the nearest folder."""
+def _with_class(asked: _Asked, labels: Sequence[str]) -> _Asked:
+    """Return it with the class that its label or else one of its folders names, ignoring case; else with that name."""
     folders = [one_spelling(plain_text(name)) for name in reversed(_whole(asked.path).parent.parts)][: asked.around]
+    names = [asked.label] if asked.label else folders
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
-    named = (by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name)
-    return replace(asked, label=next(named, folders[0]))
+    named = (by_name[name] for each in names for name in (each, each.casefold()) if name in by_name)
+    return replace(asked, label=next(named, names[0]))
 
 
 def _labelled(prediction: Prediction, asked: _Asked, labels: Sequence[str]) -> Prediction:

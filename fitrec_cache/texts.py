@@ -173,7 +173,7 @@ def learn_text(report: LearnReport) -> str:
         f"use it: {command('predict', *options(run=report.out), 'VIDEO')}",
         f"        {command('watch', *options(run=report.out), 'LONG-VIDEO')}",
         "worth a try: the same command with --poses, which adds how people hold their bodies (downloads 9 MB once)"
-        * (not any(name in report.extracted.backbones for name in POSES)),
+        * all("-native-" in at and name not in POSES for name, at in report.extracted.features.items()),
     )
 
 

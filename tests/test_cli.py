@@ -111,7 +111,7 @@ def parameters(function, *, without=()):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_names_order_and_defaults_of_its_function(name):
     function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
-    of_callers = ("progress", "tell", "lost", "families", "compared")
+    of_callers = ("progress", "tell", "lost", "note", "families", "compared")
     assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=of_callers)
 
 

@@ -540,6 +540,7 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"epochs": 0}, "epochs is 0"),
         ({"backbone": ["resnt50"]}, "unknown backbone 'resnt50'"),
         ({"preset": "natve"}, "unknown preset 'natve'"),
+        ({"poses": True, "preset": "grid"}, "--poses goes with preset native only, got grid: leave one of them out"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, tmp_path, settings, words):

@@ -442,7 +442,7 @@ def test_what_a_caller_set_of_torch_changes_no_answer(run, set_by_caller):
 
 def test_a_folder_that_cannot_be_read_is_told_so_also_where_labels_are_asked_for(run, monkeypatch):
     error = PermissionError(13, "Permission denied", "videos")
-    monkeypatch.setattr(module, "_files", lambda _: ([], [error]))
+    monkeypatch.setattr(module, "_files", lambda *_: ([], [error]))
     (found,) = predict(["videos"], run=run, device="cpu", labelled=True)
     assert (found.path, found.reason) == ("videos", "folder cannot be read: Permission denied")
 
@@ -711,8 +711,21 @@ def test_a_manifest_gives_videos_parts_classes_and_groups(run, tmp_path, video_f
     assert "not found" in found[3].reason
     assert units(found) == ["group anna"] * 3 + [f"clip {found[3].path}"]
     assert [p.to_dict().get("group") for p in found] == ["anna", "anna", "anna", None]
-    plain = predict([manifest], run=run, device="cpu")
-    assert [(p.path, p.top, p.label) for p in plain] == [(p.path, p.top, "") for p in found]
+    (plain,) = predict([manifest], run=run, device="cpu")  # without classes it is no video like another
+    assert "not a video" in plain.reason
+    told = []
+    manifest.write_text(f"path,label,start,end,first_frame\na.avi,{labels[1].upper()},0,0.1,3\nb.avi,,0,0.1,4\n")
+    (one,) = predict([manifest], run=run, device="cpu", labelled=True, note=told.append)
+    assert one.label == labels[1]
+    assert f"{manifest}: 1 part without a label left out" in told
+    assert any("column first_frame is kept but not used" in text for text in told)
+    table = tmp_path / "t.csv"
+    for _ in range(2):  # the second time it lies among the videos
+        again = predict([*tmp_path.glob("t.csv"), manifest], run=run, device="cpu", labelled=True, table=table)
+    assert [Path(p.path).name for p in again] == ["t.csv", "a.avi#t=0,0.1"]
+    manifest.write_text("path,label\nx.avi,Hop\n")
+    with pytest.raises(UsageError, match=r"no such file: .*with paths relative to the folder of their manifest"):
+        predict([manifest], run=run, device="cpu", labelled=True)
 
 
 def test_a_video_given_twice_has_each_time_the_class_that_was_given_there(run, tmp_path, video_folder):

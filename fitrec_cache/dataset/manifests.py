@@ -90,14 +90,15 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
 
 def _refuse_numbers(path: Path) -> None:
     """Raise ManifestError if a folder's names have several numbers: then the folder is not the class."""
-    numbers: dict[str, set[str]] = {}
+    numbers: dict[str, set[int]] = {}
     for _, line in text_lines(path):
         if found := _INDEXED.match(line):
-            numbers.setdefault(PurePosixPath(found[1].replace("\\", "/")).parts[0], set()).add(found[2])
+            numbers.setdefault(PurePosixPath(found[1].replace("\\", "/")).parts[0], set()).add(int(found[2]))
     for folder, several in numbers.items():
         if len(several) > 1:
+            got = listed(list(map(str, sorted(several))), 3)
             raise ManifestError(
-                f"{path}: names in the folder '{folder}' have several numbers, {listed(sorted(several, key=int), 3)}. "
+                f"{path}: names in the folder '{folder}' have several numbers, {got}. "
                 "Expected CLASS/FILE, with one number for each class: if the numbers are the classes, write a manifest "
                 "with path and label; if they are something else, leave them out"
             )
@@ -150,7 +151,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
     told = [name for name in ("start", "end") if name in names]
-    others = [name for name in names if name not in told and (_is_time(name) or name.casefold() in _LENGTHS)]
+    others = [n for n in names if n not in told and (_is_time(n) or n.casefold() in _LENGTHS) and n != "offset"]
     if len(told) == 1 and others:
         raise ManifestError(
             f"{path}: of the columns start and end only {told[0]}, but {', '.join(others)}. Expected both ends of a "
