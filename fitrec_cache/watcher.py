@@ -123,6 +123,7 @@ class Watch:
                 f"{source} is a file or pipe, which is read once: reconnect is for cameras and live streams"
             )
         self.name = found.name
+        _check_numbers(seconds=seconds, every=every)  # before what takes seconds to load
         self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
         self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
         self._windows = _windows(self._recogniser, run, seconds, every)
@@ -284,6 +285,7 @@ class FrameWatch:
     ) -> None:
         from fitrec_cache.video.video import Converter, rgb_frame
 
+        _check_numbers(seconds=seconds, every=every)  # before what takes seconds to load
         self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
         self._windows = _windows(self._recogniser, run, seconds, every)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
@@ -387,6 +389,12 @@ def _moment(recogniser: Recogniser, clip: WindowClip, seen: Seen, *, skipped: in
         delay=time.monotonic() - clip.ready,
         model=recogniser.model,
     )
+
+
+def _check_numbers(**given: float | None) -> None:
+    for name, value in given.items():
+        if value is not None:
+            _number(name, value)
 
 
 def _number(name: str, value: float) -> Fraction:

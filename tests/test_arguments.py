@@ -86,7 +86,8 @@ def test_what_is_as_clear_is_taken(given, taken, monkeypatch):
         ({"device": ["cpu"]}, r"device is \['cpu'\]: expected a text"),
         ({"device": None}, "device is None: expected a text"),
         ({"runs": None}, "runs is None: expected a path"),
-        ({"runs": {"a": 1}}, r"runs is {'a': 1}: expected a list"),
+        ({"runs": {"a": 1}}, r"runs is {'a': 1}: expected a list$"),
+        ({"backbone": {"net": "x.pth"}}, r"backbone is .*: expected a list, such as \['net=\.\.\.'\]"),
         ({"seed": "1" * 99}, r"seed is '1{12}\.\.\.1{13}': expected a whole number"),
     ],
 )

@@ -478,7 +478,7 @@ def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
             look(source, run, **settings)
     for settings in ({"seconds": 0}, {"every": -1}, {"seconds": float("nan")}, {"every": 1e-9}):
         with pytest.raises(UsageError, match=r"expected 0.05 to 3600 seconds"):
-            Watch(str(long_video), run=run, **settings)
+            Watch(str(long_video), run=tmp_path / "none", **settings)  # before it is opened
 
 
 @pytest.fixture

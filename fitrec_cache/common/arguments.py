@@ -101,7 +101,8 @@ def _number(name: str, value: Any) -> float:
 def _several(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], list[Any]]:
     def convert(name: str, value: Any) -> list[Any]:
         if isinstance(value, Mapping):
-            raise UsageError(f"{name} is {shown(value)}: expected a list")
+            hint = f", such as {[f'{key}=...' for key in value]}" * (kind is _text)
+            raise UsageError(f"{name} is {shown(value)}: expected a list{hint}")
         one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
         return [kind(name, each) for each in ([value] if one else value)]
 
