@@ -100,7 +100,9 @@ def read_pack(path: Path) -> Features:
         if not is_name(name):
             raise ValueError(f"attribute backbone is {str(name)[:100]!r}, expected a model's name without any of ,;%()")
     except (hdf5.Unreadable, ValueError) as error:
-        raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
+        arrays_alone = path.suffix.lower() in (".npy", ".npz", ".pt", ".pth", ".pkl")
+        hint = ", and docs/switching.md how to give arrays in Python" * arrays_alone
+        raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold{hint}") from error
     _check_rows(path, arrays)
     values = arrays["features"]
     n, t, _ = values.shape

@@ -269,6 +269,9 @@ def test_bad_files_are_refused_with_the_reason(tmp_path, changed, reason):
 
 def test_files_that_are_not_hdf5_are_refused(tmp_path):
     (tmp_path / "words.h5").write_text("only words")
+    np.save(tmp_path / "a.npy", np.zeros((2, 20, 3)))
+    with pytest.raises(UsageError, match=r"not readable as HDF5 .*and docs/switching\.md how to give arrays in Python"):
+        read_pack(tmp_path / "a.npy")
     for name, reason in (("words.h5", "not readable as HDF5"), ("none.h5", "not found"), (".", "is a folder")):
         with pytest.raises(UsageError, match=reason):
             read_pack(tmp_path / name)
