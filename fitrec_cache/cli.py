@@ -550,7 +550,7 @@ def predict(
     Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
     """
     given = _given(locals())
-    brief = top is None and (len(videos) > 1 or is_folder(videos[0]))
+    brief = top is None and (len(videos) > 1 or is_folder(videos[0]) or videos[0].suffix.lower() == ".csv")
     from fitrec_cache.predict import predict as call
 
     found: list[Prediction] = []

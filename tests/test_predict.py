@@ -828,6 +828,11 @@ def test_of_several_videos_each_has_a_line(run, video_folder):
     assert said[12].startswith("right: ")
     assert [line for line in said if line.startswith('this model never answers "unknown"')] == said[-1:]
     single = CliRunner().invoke(app, [*call[:-1], found[0].path]).output.splitlines()
+    manifest = video_folder.parent / "brief.csv"
+    manifest.write_text("path,label\n" + "".join(f"{p.path},{p.label}\n" for p in found))
+    from_manifest = CliRunner().invoke(app, [*call, str(manifest)]).output.splitlines()
+    manifest.unlink()
+    assert from_manifest[:12] == said[:12]
     assert single[1:3] == [f"  {p:6.1%}  {label}" for label, p in found[0].top[:2]]
     several = CliRunner().invoke(app, [*call, "--top", "2", str(video_folder)]).output.splitlines()
     assert several[1:3] == single[1:3]
