@@ -520,8 +520,7 @@ def sweep(
 @app.command()
 def predict(
     videos: Annotated[
-        list[Path],
-        typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END."),
+        list[Path], typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END.")
     ],
     *,
     run: RunOption,

@@ -123,10 +123,10 @@ class Watch:
                 f"{source} is a file or pipe, which is read once: reconnect is for cameras and live streams"
             )
         self.name = found.name
-        _check_numbers(seconds=seconds, every=every)  # before what takes seconds to load
+        length, pace = _number("seconds", seconds), _number("every", every)  # before what takes seconds to load
         self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
         self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
-        self._windows = _windows(self._recogniser, run, seconds, every)
+        self._windows = _windows(self._recogniser, run, length, pace)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
         self._asked = live
         self.live = found.live if live is None else live
@@ -285,9 +285,9 @@ class FrameWatch:
     ) -> None:
         from fitrec_cache.video.video import Converter, rgb_frame
 
-        _check_numbers(seconds=seconds, every=every)  # before what takes seconds to load
+        length, pace = _number("seconds", seconds), _number("every", every)  # before what takes seconds to load
         self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
-        self._windows = _windows(self._recogniser, run, seconds, every)
+        self._windows = _windows(self._recogniser, run, length, pace)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
         self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
         self._assembly = Assembly(self._windows, self._recogniser.short_sides)
@@ -365,16 +365,13 @@ def _recogniser(
     return run
 
 
-def _windows(recogniser: Recogniser, run: Path | Recogniser, seconds: float | None, every: float | None) -> Windows:
-    if seconds is None:
-        seconds = recogniser.clip_seconds
-    if seconds is None:
+def _windows(recogniser: Recogniser, run: Path | Recogniser, length: Fraction | None, pace: Fraction | None) -> Windows:
+    length = length or _number("seconds", recogniser.clip_seconds)
+    if length is None:
         raise UsageError(f"{run} does not say how long its training clips were: give --seconds for a window")
-    length = _number("seconds", seconds)
     samples = recogniser.samples
     # A multiple of the time between two samples: then windows have frames in common.
-    pace = length * ((samples + 1) // 2) / (samples + 1) if every is None else _number("every", every)
-    return Windows(seconds=length, every=pace, samples=samples)
+    return Windows(seconds=length, every=pace or length * ((samples + 1) // 2) / (samples + 1), samples=samples)
 
 
 def _moment(recogniser: Recogniser, clip: WindowClip, seen: Seen, *, skipped: int = 0) -> Moment:
@@ -391,14 +388,10 @@ def _moment(recogniser: Recogniser, clip: WindowClip, seen: Seen, *, skipped: in
     )
 
 
-def _check_numbers(**given: float | None) -> None:
-    for name, value in given.items():
-        if value is not None:
-            _number(name, value)
-
-
-def _number(name: str, value: float) -> Fraction:
-    """Return a number of seconds as an exact decimal fraction: 0.1 is a tenth."""
+def _number(name: str, value: float | None) -> Fraction | None:
+    """Return a number of seconds as an exact decimal fraction: 0.1 is a tenth; None if it is not given."""
+    if value is None:
+        return None
     if not _SHORTEST <= value <= _LONGEST:
         raise UsageError(f"{name} is {value}: expected {_SHORTEST} to {_LONGEST:g} seconds")
     return Fraction(str(value))

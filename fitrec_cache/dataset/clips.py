@@ -29,14 +29,13 @@ NO_COLUMNS: Mapping[str, str] = {}
 #: The greatest length of a clip id, in characters.
 LONGEST_ID = 1000
 
+_GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
+
 
 def side_named(name: str) -> str:
     """Return the side of a split that a folder or cell means, in upper or lower case; other names in lower case."""
     name = name.casefold()
     return _ALSO.get(name, name)
-
-
-_GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

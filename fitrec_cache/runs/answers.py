@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.common.files import write_csv
@@ -80,7 +79,7 @@ def write_joint_answers(
     labels, sides = runs[0].labels, [_sides(run, strangers) for run in runs]
     rows: list[dict[str, Any]] = []
     for of_one_side in zip(*sides, strict=True):
-        probabilities, unknown = ensemble([torch.from_numpy(logits).double() for logits, _ in of_one_side])
+        probabilities, unknown = ensemble.answers([logits for logits, _ in of_one_side])
         clips = of_one_side[0][1]
         for clip, row, odd in zip(clips, probabilities.tolist(), unknown.tolist(), strict=True):
             rows.append(clip | answer_cells(labels, row, unknown=odd))

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache.common.files import canonical_json, write_json
@@ -108,6 +110,11 @@ class Ensemble:
             return probabilities, probabilities.amax(dim=1) < self._common
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
         return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
+
+    def answers(self, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the same for stored logits, as arrays; computed in float64."""
+        probabilities, unknown = self([torch.from_numpy(each).double() for each in logits])
+        return probabilities.numpy(), unknown.numpy()
 
 
 def _log_mean(logs: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.dataset.clips import SIDES
@@ -283,12 +282,12 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
     if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
         return {}, None
     ensemble = Ensemble.of([r.folder for r in runs], [r.run_json for r in runs])
-    probabilities, unknown = _answers(ensemble, [r.tested.logits for r in runs])
+    probabilities, unknown = ensemble.answers([r.tested.logits for r in runs])
     truth = runs[0].tested.targets
     figures = evaluate(probabilities, truth, runs[0].labels, units=runs[0].units).to_dict()
     strange: dict[str, Any] = {}
     if runs[0].run_json["split"].get("unknown"):
-        theirs, turned_away = _answers(ensemble, [read_strangers(r.folder, r.run_json) for r in runs])
+        theirs, turned_away = ensemble.answers([read_strangers(r.folder, r.run_json) for r in runs])
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
     error, bins = calibration_error(probabilities, truth)
@@ -304,9 +303,3 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
         **strange,
     }
     return found, ensemble
-
-
-def _answers(ensemble: Ensemble, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the joint answer of several heads: probabilities, and which clips are "unknown"."""
-    probabilities, unknown = ensemble([torch.from_numpy(each).double() for each in logits])
-    return probabilities.numpy(), unknown.numpy()

@@ -53,6 +53,8 @@ FINAL = "final.safetensors"
 
 #: The answers for the test clips of all runs of one call, beside the runs; for a single run, in its folder.
 ANSWERS = "answers.csv"
+
+#: What several seeds answer together, beside them.
 TOGETHER = "answers-together.csv"
 
 #: The metrics of several runs of one call, beside them.
