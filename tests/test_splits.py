@@ -317,7 +317,7 @@ def test_lists_may_lie_below_the_home_folder(tmp_path, monkeypatch):
 
 def test_a_stem_that_two_clips_share_means_neither(tmp_path):
     data = {"clip_ids": ["A/1.avi", "A/2.avi", "B/1.avi", "B/2.avi"], "labels": list("AABB"), "groups": [None] * 4}
-    with pytest.raises(UsageError, match="leaves no clips"):
+    with pytest.raises(UsageError, match=r"^no name in .* is that of one clip: got names such as '1\.avi'"):
         make_split(by_lists(tmp_path, ["A/1.avi", "A/2.avi", "B/2.avi"], ["1.avi"]), **data, seed=0)
 
 
@@ -337,6 +337,15 @@ def test_names_without_a_clip_are_counted_in_both_lists(tmp_path):
     notes = make_split(rule, **data, seed=0).notes
     assert "2 names of the train list without a clip: K0/x.avi, K0/y.avi" in notes
     assert "1 name of the test list without a clip: K1/z.avi" in notes
+
+
+@pytest.mark.parametrize("wrong", ["train", "test"])
+def test_a_list_of_other_clips_is_named(tmp_path, wrong):
+    data = even(2, 6, 1)
+    lists = {"train": data["clip_ids"][:9], "test": data["clip_ids"][9:], wrong: ["Run/v_Run_g01_c01.avi"]}
+    message = rf"^no name in .*{wrong}\.txt .* such as 'Run/v_Run_g01_c01\.avi', expected .* 'K0/v_K0_g01_c01\.avi'$"
+    with pytest.raises(UsageError, match=message):
+        make_split(by_lists(tmp_path, *lists.values()), **data, seed=0)
 
 
 def test_a_clip_in_both_lists_is_refused(tmp_path):

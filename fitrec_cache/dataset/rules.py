@@ -149,8 +149,15 @@ def _official(clips: Clips, rule: str, _seed: int) -> Folds:
 
 def _by_lists(clips: Clips, rule: str, _seed: int) -> Folds:
     """Take training and test from two lists of names."""
-    names = [[name for _, name in listed_names(path)] for path in _two_lists(rule)]
+    paths = _two_lists(rule)
+    names = [[name for _, name in listed_names(path)] for path in paths]
     (rest, lost_train), (test, lost_test) = _match(names, clips)
+    for path, those, found in zip(paths, names, (rest, test), strict=True):
+        if not found:
+            raise UsageError(
+                f"no name in {path} is that of one clip: got names such as '{those[0]}', expected some such as "
+                f"'{clips.ids[0]}'"
+            )
     if both := sorted(clips.ids[i] for i in rest & test):
         raise UsageError(
             f"{plural(len(both), 'clip is', 'clips are')} in both lists, such as '{both[0]}': expected each in one"
