@@ -729,7 +729,7 @@ def test_every_answer_of_every_run_is_in_a_table(tmp_path, features):
         logits = safetensors.torch.load_file(run.out / "logits.safetensors")["test_logits"].double()
         expected = (logits / written["calibration"]["temperature"]).softmax(dim=1)
         got = [[float(row[f"p_{label}"]) for label in written["labels"]] for row in mine]
-        assert torch.allclose(torch.tensor(got, dtype=torch.float64), expected, atol=6e-5)
+        assert torch.allclose(torch.tensor(got, dtype=torch.float64), expected, atol=6e-7, rtol=0)  # for top-5 accuracy
         assert [float(row["probability"]) for row in mine] == [max(row) for row in got]
         sure = expected.amax(dim=1) >= written["calibration"]["threshold"]
         assert [bool(row["answer"]) for row in mine] == sure.tolist()

@@ -36,11 +36,12 @@ def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unkno
         unknown: Whether no class is probable enough.
 
     Returns:
-        The cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with four decimals.
+        The cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with six decimals: of many classes,
+        most are so improbable that fewer would make them tie, and top-5 accuracy could not be counted.
     """
     nearest, highest = max(zip(labels, probabilities, strict=True), key=lambda pair: pair[1])
-    row = {"answer": "" if unknown else nearest, "nearest": nearest, "probability": f"{highest:.4f}"}
-    return row | dict(zip(class_columns(labels), (f"{p:.4f}" for p in probabilities), strict=True))
+    row = {"answer": "" if unknown else nearest, "nearest": nearest, "probability": f"{highest:.6f}"}
+    return row | dict(zip(class_columns(labels), (f"{p:.6f}" for p in probabilities), strict=True))
 
 
 def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
