@@ -379,6 +379,14 @@ def test_commands_for_one_variant_twice_go_to_two_folders(page, tmp_path):
     assert "--out RUNS/2-resnet50-lstm-attention" in words
 
 
+def test_commands_for_one_model_on_two_splits_have_headings_of_their_own(page, tmp_path):
+    for split in ("official1", "official2"):
+        write_run(tmp_path / split, truth=[0], guesses=[0], split=split)
+    _, seen = page(tmp_path)
+    titles = re.findall(r"<h3>(.*?)</h3>", seen.source[seen.source.index('id="repeat"') :])
+    assert titles[:2] == [f"resnet50-lstm-attention on resnet50, split official{k}" for k in (1, 2)]
+
+
 def test_a_bins_interval_minds_that_clips_are_of_one_recording(page, tmp_path):
     def rows(groups):
         test = [f"Hop/{i}.avi" for i in range(6)]
