@@ -627,6 +627,16 @@ def test_nor_is_a_split_of_which_only_the_audit_finds_that_it_leaks(page, tmp_pa
     assert re.findall(headings, page(tmp_path / "random", tmp_path / "group")[1].source) == ["group"]
 
 
+@pytest.mark.parametrize(("sure", "said"), [(True, "leak"), (False, "may leak")])
+def test_of_several_divisions_no_more_is_said_than_of_the_worst(page, tmp_path, monkeypatch, sure, said):
+    write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1])
+    worst = SimpleNamespace(leaks=True, sure=sure, text=f"split {said}s")
+    found = {"verdict": worst, "n_splits": 2, "n_leaking": 2, "looked": True, "n_pairs": 0, "pairs": ()}
+    audited = lambda _, models: {"group": SimpleNamespace(record=models[0].first, **found)}  # noqa: E731
+    monkeypatch.setattr(build._Seen, "_audits", audited)
+    assert f"2 of its 2 different divisions {said}. The worst is seed 0" in page(tmp_path / "a")[1].words
+
+
 @pytest.mark.parametrize(("groups", "more"), [(["a", "b"], {}), ([None, None], {}), (["a", "b"], {"without_group": 1})])
 def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_path, groups, more):
     split = {"rule": "kfold:2", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": groups}
