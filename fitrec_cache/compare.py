@@ -24,6 +24,8 @@ from fitrec_cache.wording import plural, some
 LEVEL = 0.05
 """Greatest probability of calling any pair of one split different although all models are equally good."""
 
+_OFFICIAL = ("official1", "official2", "official3")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFigures(Plain):
@@ -182,10 +184,24 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
             together.setdefault(places[i], []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
+    notes += _official_means(figures)
     adjusted = [pair for pairs in together.values() for pair in _adjusted(pairs)]
     return CompareReport(
         models=tuple(figures[i] for i in order), pairs=tuple(adjusted), tried=len(adjusted), notes=tuple(notes)
     )
+
+
+def _official_means(models: Sequence[ModelFigures]) -> list[str]:
+    """Return a note on the mean accuracy over UCF101's three official splits, which papers give."""
+    found: dict[str, dict[str, float]] = {}
+    for model in models:
+        found.setdefault(model.name, {})[model.split] = model.accuracy
+    means = [
+        f"{name} {np.mean([accuracies[split] for split in _OFFICIAL]):.1%}"
+        for name, accuracies in found.items()
+        if accuracies.keys() >= set(_OFFICIAL)
+    ]
+    return [f"mean accuracy over {', '.join(_OFFICIAL)}: {', '.join(means)}"] if means else []
 
 
 def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:

@@ -424,6 +424,20 @@ def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
     assert [m.split for m in report.models] == ["group", "group", "random"]
 
 
+def test_the_mean_over_the_official_splits_is_told_of_models_that_have_all_three(tmp_path):
+    for number, right in ((1, 6), (2, 7), (3, 5)):
+        split = f"official{number}"
+        for seed, more in ((0, 0), (1, 2)):  # the mean of each split first, whatever its number of clips
+            right_of = pattern(right + more, 0, 0, 10 * number - right - more)[0]
+            write_run(tmp_path / split / f"seed-{seed}", right_of, split=split, seed=seed, first=100 * number)
+        if number < 3:
+            write_run(tmp_path / f"lstm-{number}", [True] * 4, split=split, variant="vit-lstm", first=100 * number)
+    mean = (0.7 + 0.4 + 0.2) / 3
+    told = f"mean accuracy over official1, official2, official3: mean on net {mean:.1%}"
+    assert told in compare([tmp_path]).notes
+    assert not any("mean accuracy" in note for note in compare([tmp_path / "official1", tmp_path / "official2"]).notes)
+
+
 def test_the_better_one_is_better_on_the_shared_runs_not_on_all(tmp_path):
     write_run(tmp_path / "a0", [1, 1, 1, 1], variant="vit-lstm", seed=0)
     write_run(tmp_path / "a1", [1, 0, 0, 0], variant="vit-lstm", seed=1)
