@@ -152,11 +152,6 @@ def test_of_many_classes_a_single_clip_of_a_hundred_is_seen_by_its_colour(drawn,
     assert float(axes.collections[0].norm(0.01)) == pytest.approx(depth)
 
 
-def test_confusion_must_fit_its_names(tmp_path):
-    with pytest.raises(ValueError, match=r"expected \(3, 3\)"):
-        confusion_png(np.eye(2, dtype=np.int64), list("ABC"), tmp_path / "c.png", title="t")
-
-
 def test_attention_shows_the_frames_in_order(tmp_path):
     clip = strip()
     attention_png([clip], tmp_path / "a.png")
@@ -245,29 +240,6 @@ def test_the_title_of_a_clip_stays_in_its_column(tmp_path, steps):
 def test_attention_of_any_shape(tmp_path, steps, size):
     attention_png([strip(steps, size, "跳绳 $a$ " * 40), strip()], tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").shape[1] > 800
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weights": np.ones(3)}, "weights has shape"),
-        ({"weights": np.full(20, np.nan)}, "finite"),
-        ({"weights": np.linspace(-1, 1, 20)}, "none below 0"),
-        ({"pts_seconds": np.ones(3)}, "pts_seconds has shape"),
-        ({"frames": np.zeros((20, 4, 4, 3))}, "expected uint8"),
-        ({"frames": np.zeros((0, 4, 4, 3), np.uint8)}, "expected uint8"),
-    ],
-)
-def test_attention_that_does_not_fit_is_refused(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        attention_png([AttentionStrip(**{**vars(strip()), **change})], tmp_path / "a.png")
-
-
-def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least one epoch"):
-        curves_png([], tmp_path / "c.png", title="t", best_epoch=0)
-    with pytest.raises(ValueError, match="at least one to draw"):
-        attention_png([], tmp_path / "a.png")
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):

@@ -30,11 +30,8 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
         title: Line above the rows.
 
     Raises:
-        ValueError: If there is no answer.
         StoreError: If the file cannot be written.
     """
-    if not moments:
-        raise ValueError("no answers: expected at least one window")
     labels = _rows(moments, segments)
     edges, seen = _columns(moments, segments)
     chances = [None if m is None else dict(m.top) for m in seen]

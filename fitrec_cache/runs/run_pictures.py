@@ -40,11 +40,8 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
         best_epoch: The epoch whose weights were kept.
 
     Raises:
-        ValueError: If there is no epoch.
         StoreError: If the file cannot be written.
     """
-    if not history:
-        raise ValueError("history is empty: expected at least one epoch")
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(drawable(title), fontsize=12, color=INK, parse_math=False, fontfamily=FONT)
     panels = figure.subplots(1, 2)
@@ -73,14 +70,9 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
         title: Line above the matrix.
 
     Raises:
-        ValueError: If the shape does not fit the names.
         StoreError: If the file cannot be written.
     """
     k = len(class_names)
-    if confusion.shape != (k, k) or not k:
-        raise ValueError(
-            f"confusion has shape {confusion.shape}: expected ({k}, {k}), one row and column per class name"
-        )
     cell = 0.62 if k <= 8 else 0.42 if k <= 20 else 0.3 if k <= 40 else 0.17  # inches
     side = max(2.6, k * cell)
     figure = Figure(figsize=(side, side))  # the picture is trimmed to what is drawn, also outside of this square
