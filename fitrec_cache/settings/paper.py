@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CITATION = "Nishat, Deb and Ahmed, arXiv 2509.02511"
 ADDRESS = "https://arxiv.org/abs/2509.02511"
@@ -20,8 +20,7 @@ CLASSES = 35
 TEST_CLIPS = 676
 
 
-@dataclass(frozen=True, kw_only=True)
-class PaperResult:
+class PaperResult(NamedTuple):
     """A row of Table II; rates in ``[0, 1]`` as printed, from one run on 35 UCF101 classes.
 
     Precision, recall and F1 are weighted by class support; recall = accuracy in every row shows this.
@@ -37,34 +36,8 @@ class PaperResult:
 
 
 TABLE_II = (
-    PaperResult(
-        variant="lrcn", model="LRCN", accuracy=0.7382, top5_accuracy=0.9112, precision=0.7549, recall=0.7382, f1=0.7357
-    ),
-    PaperResult(
-        variant="vit-lstm",
-        model="ViT+LSTM",
-        accuracy=0.8861,
-        top5_accuracy=0.9571,
-        precision=0.8922,
-        recall=0.8861,
-        f1=0.8853,
-    ),
-    PaperResult(
-        variant="efficientnet-lstm-attention",
-        model="EffNet+Attn",
-        accuracy=0.9201,
-        top5_accuracy=0.9704,
-        precision=0.9237,
-        recall=0.9201,
-        f1=0.9188,
-    ),
-    PaperResult(
-        variant="resnet50-lstm-attention",
-        model="ResNet50+Attn",
-        accuracy=0.9334,
-        top5_accuracy=0.9704,
-        precision=0.9359,
-        recall=0.9334,
-        f1=0.9323,
-    ),
+    PaperResult("lrcn", "LRCN", 0.7382, 0.9112, 0.7549, 0.7382, 0.7357),
+    PaperResult("vit-lstm", "ViT+LSTM", 0.8861, 0.9571, 0.8922, 0.8861, 0.8853),
+    PaperResult("efficientnet-lstm-attention", "EffNet+Attn", 0.9201, 0.9704, 0.9237, 0.9201, 0.9188),
+    PaperResult("resnet50-lstm-attention", "ResNet50+Attn", 0.9334, 0.9704, 0.9359, 0.9334, 0.9323),
 )
