@@ -12,28 +12,11 @@ from fitrec_cache.wording import plural
 if TYPE_CHECKING:
     from fitrec_cache.compare import CompareReport
 
-_CSV = (
-    "kind",
-    "a",
-    "b",
-    "split",
-    "n",
-    "seeds",
-    "validation",
-    "value",
-    "sd",
-    "low",
-    "high",
-    "only_a",
-    "only_b",
-    "p",
-    "p_holm",
-    "text",
-    "folder",
-)
-
 #: The beginning of a comparison file, by the file's ending.
-MARKS = {".md": "| model | split | validation |", ".csv": ",".join(_CSV[:-1])}
+MARKS = {
+    ".md": "| model | split | validation |",
+    ".csv": "kind,a,b,split,n,seeds,validation,value,sd,low,high,only_a,only_b,p,p_holm,text",
+}
 
 
 def write_tables(report: CompareReport, path: Path) -> None:
@@ -47,7 +30,7 @@ def write_tables(report: CompareReport, path: Path) -> None:
     if path.suffix.lower() == ".md":
         write_atomic(path, as_markdown(report).encode())
     else:
-        write_csv(path, _CSV, _rows(report))
+        write_csv(path, (*MARKS[".csv"].split(","), "folder"), _rows(report))
 
 
 def as_markdown(report: CompareReport) -> str:
