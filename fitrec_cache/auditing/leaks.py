@@ -63,7 +63,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
         'split leaks (accuracy probably too high): 1 of 1 test clips share a'
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)
-    near = len(set(_test_clips(split, found.pairs, len(groups)).tolist())) if found else 0
+    near = int(np.isin(split.test, found.pairs[pairs_across([split], found, len(groups))]).sum()) if found else 0
     used = [i for side in split.sides for i in side.tolist()]
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
@@ -104,24 +104,10 @@ def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
     return side
 
 
-def _test_clips(split: Split, pairs: NDArray[np.int64], n_clips: int) -> NDArray[np.int64]:
-    """Return the test clip of each pair between training (or validation) and test."""
-    side = side_of(split, n_clips)[pairs]  # (M, 2)
-    across = _across(side)
-    tested: NDArray[np.int64] = pairs[across][side[across] == 3]
-    return tested
-
-
-def _across(side: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say for each pair of sides ``(M, 2)`` whether it is between training (or validation) and test."""
-    low, high = side.min(axis=1), side.max(axis=1)
-    found: NDArray[np.bool_] = ((low == 1) | (low == 2)) & (high == 3)
-    return found
-
-
 def pairs_across(splits: Sequence[Split], found: NearDuplicates, n_clips: int) -> NDArray[np.int64]:
     """Return the numbers of the pairs between training (or validation) and test in any of the splits."""
     hit = np.zeros(len(found.pairs), dtype=bool)
     for split in splits:
-        hit |= _across(side_of(split, n_clips)[found.pairs])
+        low, high = np.sort(side_of(split, n_clips)[found.pairs], axis=1).T  # (M,) each
+        hit |= (low > 0) & (low < 3) & (high == 3)
     return np.flatnonzero(hit)
