@@ -98,14 +98,18 @@ class Features:
 
         Poses are not compared: they are alike in different recordings of an exercise. None if there is nothing else.
         """
-        searched = self._without_poses()
-        if not searched.size:
+        if self.only_poses:
             return None
         if (key := self.digest()) not in self._looked:
             self._looked.clear()
-            found = quick_look(lambda: embed([searched]), self.labels, self.groups, progress=progress)
+            found = quick_look(lambda: embed([self._without_poses()]), self.labels, self.groups, progress=progress)
             self._looked[key] = found
         return self._looked[key]
+
+    @property
+    def only_poses(self) -> bool:
+        """Whether there is nothing but poses."""
+        return not self._without_poses().size
 
     def _without_poses(self) -> NDArray[Any]:
         """Return the values without poses, which :func:`load_cached` puts last."""

@@ -31,6 +31,7 @@ from fitrec_cache.report.leaks import Auditor
 from fitrec_cache.settings.poses import POSE, POSE_DIM
 from fitrec_cache.storage.parts import text_column
 from fitrec_cache.texts import audit_text
+from fitrec_cache.train import train_head
 from fitrec_cache.video.jpeg import encode_frames
 
 LEAKS = "split leaks (accuracy probably too high)"
@@ -473,7 +474,10 @@ def test_poses_are_not_searched_as_they_are_alike_in_different_recordings(tmp_pa
     clips = sorted(Cache(folder).clips(), key=lambda clip: clip.clip_id)
 
     assert load_cached(Cache(folder), ["pose"]).near_duplicates() is None
-    assert Auditor(Cache(folder))._look(record, clips) is None
+    unlooked = "near-duplicates not looked for, as poses do not show them: run audit with another backbone"
+    assert Auditor(Cache(folder))._look(record, clips) == unlooked
+    told = train_head(out=tmp_path / "run", cache=folder, backbone="pose", variant="mean", split="random", epochs=1)
+    assert f"not known whether the split leaks: groups are unknown, {unlooked}" in told.notes
     for given in ({}, {"backbone": "pose"}):
         with pytest.raises(UsageError, match=r"alike in different recordings .* expected features of another backbone"):
             audit(cache=folder, split="random", **given)

@@ -1308,7 +1308,7 @@ def audited(monkeypatch, sides, pairs, frames=None, by=("sees", "sees")):
         strangers_found=None,
     )
     none = replace(found, pairs=np.empty((0, 2), np.int64), similarity=np.empty(0))
-    seen = {"sees": found, "sees nothing": none, "cannot tell": None}
+    seen = {"sees": found, "sees nothing": none, "cannot tell": "near-duplicates not looked for"}
     monkeypatch.setattr(Auditor, "_look", lambda _, record, __: seen[record.sources[0]["identity"]])
     records = [
         SimpleNamespace(
@@ -1344,6 +1344,7 @@ def test_features_that_cannot_tell_do_not_undo_what_others_saw(monkeypatch, by):
     assert found.verdict.text.startswith("no near-duplicate found: 0 of 2 test clips have a near-duplicate")
     _, found = audited(monkeypatch, ["abcd"], [[0, 3]], by=("cannot tell",))
     assert not found.looked
+    assert found.verdict.text.endswith("near-duplicates not looked for")
 
 
 def test_of_a_pair_the_training_clip_is_called_so(monkeypatch):

@@ -2094,7 +2094,7 @@ def test_the_audit_that_is_proposed_leaves_the_unknown_classes_out_too(tmp_path,
     asked = []
     monkeypatch.setattr(module, "_how_to_look", lambda _, **given: asked.append(given["classes"]))
     monkeypatch.setattr(
-        module, "judge_splits", lambda *_, look: (look(0), SimpleNamespace(notes=[], leaks=False, wrong=()))[1]
+        module, "judge_splits", lambda *_, look, **__: (look(0), SimpleNamespace(notes=[], leaks=False, wrong=()))[1]
     )
     settings = {"cache": cache_folder, "variant": "mean", "backbone": "test_resnet", "epochs": 1}
     labels = sorted(Cache(cache_folder).classes())

@@ -22,6 +22,9 @@ SIDE_NAMES = ("", *SIDES)
 UNLOOKED = "near-duplicates not looked for: run audit"
 """Part of a verdict that is based on groups only."""
 
+UNLOOKED_IN_POSES = "near-duplicates not looked for, as poses do not show them: run audit with another backbone"
+"""The same where there is nothing to compare but poses."""
+
 _MAY = "split may leak (see the pairs: accuracy may be too high)"
 
 
@@ -46,13 +49,16 @@ class Verdict:
     text: str
 
 
-def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
+def verdict(
+    split: Split, groups: Sequence[str | None], found: NearDuplicates | None, unlooked: str = UNLOOKED
+) -> Verdict:
     """Return whether a split leaks.
 
     Args:
         split: A split of N clips.
         groups: Recording each clip was cut from, length N, None where unknown.
         found: The near-duplicates among the N clips; None if they were not looked for.
+        unlooked: What to say then.
 
     Returns:
         The verdict: training and validation clips against test clips.
@@ -70,7 +76,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     leaks, sure = bool(share or near), bool(share or unknown)  # of one class, clips of two recordings may look alike
     known = len(used) - unknown
     text = f"{_in_short(leaks=leaks, sure=sure, known=known, used=len(used), looked=found is not None)}: "
-    text += _in_words(n, share if unknown < len(used) else None, near, found)
+    text += _in_words(n, share if unknown < len(used) else None, near, found, unlooked)
     if 0 < unknown < len(used):
         text += f"; the group of {unknown} of {len(used)} clips is unknown"
     return Verdict(leaks=leaks, sure=leaks and sure, n_test=n, share_group=share, near_duplicate=near, text=text)
@@ -84,16 +90,16 @@ def _in_short(*, leaks: bool, sure: bool, known: int, used: int, looked: bool) -
     return "no leak found" if known else "no near-duplicate found"  # clips of one recording may look less alike
 
 
-def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
+def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None, unlooked: str) -> str:
     alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
     if share is None:
         return (
             f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
             if found
-            else f"groups are unknown, {UNLOOKED}"
+            else f"groups are unknown, {unlooked}"
         )
     told = f"{share} of {n} test clips share a group with training"
-    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {UNLOOKED}"
+    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {unlooked}"
 
 
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitrec_cache.auditing.leaks import Verdict, pairs_across, verdict
+from fitrec_cache.auditing.leaks import UNLOOKED, UNLOOKED_IN_POSES, Verdict, pairs_across, verdict
 from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.common.files import canonical_json
@@ -109,12 +109,16 @@ class Auditor:
         for each in records:
             kinds.setdefault(canonical_json([source["identity"] for source in each.sources]), each)
         seen = [self._look(each, clips) for each in kinds.values()]  # each training searched with its own features
-        looks: list[NearDuplicates | None] = [found for found in seen if found is not None]
-        looks = looks or [None]
+        looks: list[NearDuplicates | None] = [found for found in seen if not isinstance(found, str)]
+        looks, unlooked = looks or [None], next((found for found in seen if isinstance(found, str)), UNLOOKED)
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]
         audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
-        judged = [(record, split, verdict(split, groups, found), found) for record, split in audits for found in looks]
+        judged = [
+            (record, split, verdict(split, groups, found, unlooked), found)
+            for record, split in audits
+            for found in looks
+        ]
         record, split, said, found = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
         across = [] if found is None else _across(found, split, len(clips))
         return Leaks(
@@ -127,10 +131,10 @@ class Auditor:
             pairs=tuple(_pairs(across, clips, frames)),
         )
 
-    def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
+    def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | str:
         """Search all clips for near-duplicates, by the run's own embeddings if the cache has them, else by others.
 
-        Poses are not compared (see :meth:`.Features.near_duplicates`); None if there is nothing else.
+        Poses are not compared (see :meth:`.Features.near_duplicates`). A text says that they were not looked for.
         """
         own = [source["identity"] for source in record.sources]
         stores = sorted(self._stores, key=lambda s: s.identity not in own)
@@ -139,7 +143,7 @@ class Auditor:
             raise StoreError("no features in the cache hold all of its clips")
         store = next((s for s in stores if not sees_poses(s.identity)), None)
         if store is None:
-            return None
+            return UNLOOKED_IN_POSES
         what = store.folder, tuple(clip.clip_id for clip in clips)
         if what not in self._found:
             labels, groups = [clip.label for clip in clips], [clip.group for clip in clips]
@@ -147,7 +151,7 @@ class Auditor:
             self._found[what] = quick_look(
                 lambda: stored_embeddings(store, clips, progress=show), labels, groups, progress=show
             )
-        return self._found[what]
+        return self._found[what] or UNLOOKED
 
 
 def _is_as_then(clip: HeldClip, contents: Mapping[str, str]) -> bool:

@@ -34,7 +34,12 @@ class Judged:
 
 
 def judge_splits(
-    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: Callable[[int], str | None]
+    jobs: Sequence[Job],
+    data: Features,
+    near: NearDuplicates | None,
+    *,
+    look: Callable[[int], str | None],
+    unlooked: str = UNLOOKED,
 ) -> Judged:
     """Return what is wrong with the splits of one call.
 
@@ -43,9 +48,10 @@ def judge_splits(
         data: The clips that were split.
         near: Near-duplicates among them; None if they were not looked for.
         look: Returns, for a seed, how to view the near-duplicates of its split; None if it cannot say.
+        unlooked: What to say if they were not looked for.
     """
-    judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
-    leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
+    judged = [(job, verdict(job.fold.split, data.groups, near, unlooked)) for job in jobs]
+    leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near, unlooked)
     told, untrained = _fold_notes(jobs)
     notes = [*told, *untrained, *verdicts]
     alike = [job.seed for job, said in judged if said.near_duplicate]
@@ -55,7 +61,7 @@ def judge_splits(
 
 
 def _verdicts(
-    judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None
+    judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None, unlooked: str
 ) -> list[str]:
     """Return one line on whether each split leaks; for folds, one per leaking fold and a summary of the others."""
     if not judged[0][0].fold.name:
@@ -67,15 +73,15 @@ def _verdicts(
     sound = len(judged) - len(lines)
     missing = sum(group is None for group in groups)
     if near is None and missing == len(groups):
-        return [f"not known whether the {len(judged)} folds leak: groups are unknown, {UNLOOKED}"]
+        return [f"not known whether the {len(judged)} folds leak: groups are unknown, {unlooked}"]
     unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
     unknown = "; groups are unknown" if missing == len(groups) else unknown
-    unlooked = f"; {UNLOOKED}" if near is None else ""
+    not_looked = f"; {unlooked}" if near is None else ""
     nothing = "near-duplicate" if missing == len(groups) else "leak"
     summary = (
         f"no {nothing} found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds (may) leak"
     )
-    return [*lines, f"{summary}{unknown}{unlooked}"]
+    return [*lines, f"{summary}{unknown}{not_looked}"]
 
 
 def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
