@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import torch
 from pebble import ProcessExpired, ProcessPool
 
-from fitrec_cache.common.interrupts import begin_quietly
-from fitrec_cache.common.spawning import WorkerContext
+from fitrec_cache.common.spawning import WorkerContext, begin_quietly
 from fitrec_cache.errors import FitrecError
 
 Common = TypeVar("Common")

@@ -1,4 +1,4 @@
-"""Start worker processes without running the caller's script in them again.
+"""Start worker processes: without running the caller's script in them again, and so that Ctrl-C reaches only this one.
 
 Python's own "spawn" imports the main script in each new process, with everything that the script imports, such as
 torch, and therefore requires ``if __name__ == "__main__":`` there. This package's workers need only its modules, not
@@ -7,13 +7,20 @@ the script.
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
-from multiprocessing import spawn
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, TypeVar
+
+from fitrec_cache.errors import FitrecError
+
+Begun = TypeVar("Begun")
 
 _this_thread = threading.local()
 
@@ -63,3 +70,26 @@ class WorkerContext(SpawnContext):
         process = _Worker(*args, **kwargs)
         self.processes.add(process)
         return process
+
+
+def begin_quietly(begin: Callable[[], Begun]) -> Begun:
+    """Return ``begin()``, run in a thread that blocks Ctrl-C and SIGHUP; processes started there inherit this.
+
+    A terminal sends these signals to all processes, and one that is still importing its modules would print a
+    traceback.
+
+    Raises:
+        FitrecError: If this process may not start others.
+    """
+    if multiprocessing.current_process().daemon:
+        raise FitrecError(
+            "daemonic processes, such as workers of multiprocessing.Pool, are not allowed to have children: call this "
+            "in the main process, or in a worker of concurrent.futures.ProcessPoolExecutor"
+        )
+    with ThreadPoolExecutor(1, initializer=_block) as starter:
+        return starter.submit(begin).result()
+
+
+def _block() -> None:
+    resource_tracker.ensure_running()  # starting it unblocks Ctrl-C, so it must run before the signals are blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})

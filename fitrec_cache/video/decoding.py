@@ -16,8 +16,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from fitrec_cache.common.interrupts import begin_quietly
-from fitrec_cache.common.spawning import WorkerContext
+from fitrec_cache.common.spawning import WorkerContext, begin_quietly
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.video.spans import Span
 
