@@ -24,7 +24,7 @@ from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, extract
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason, refuse_without_features
-from fitrec_cache.extraction.preview import as_extracted
+from fitrec_cache.extraction.known_videos import as_extracted
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather

@@ -26,7 +26,7 @@ from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.extraction.extract_report import refuse_without_features
-from fitrec_cache.extraction.preview import as_extracted
+from fitrec_cache.extraction.known_videos import as_extracted
 from fitrec_cache.params import params
 from fitrec_cache.report import report
 from fitrec_cache.report.render import GENERATOR

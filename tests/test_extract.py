@@ -34,8 +34,7 @@ from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import history
 from fitrec_cache.extraction.identity import what_changed
-from fitrec_cache.extraction.known_videos import KnownVideos
-from fitrec_cache.extraction.preview import as_extracted
+from fitrec_cache.extraction.known_videos import KnownVideos, as_extracted
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.storage.store import Store
