@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fitrec_cache.storage.jpeg_rows import joined, row_of
+from fitrec_cache.storage.parts import joined, row_of
 
 CLIPS = [[b"one", b"", b"three"], [b"4", b"55", b"666"], [b"", b"", b""]]
 

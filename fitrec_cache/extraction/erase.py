@@ -13,8 +13,7 @@ from fitrec_cache.common.files import TEMPORARY, may_be_there, may_be_written, r
 from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extraction.claims import others_at_work
-from fitrec_cache.storage.jpeg_rows import joined, row_of
-from fitrec_cache.storage.parts import Arrays, read_part
+from fitrec_cache.storage.parts import Arrays, joined, read_part, row_of
 from fitrec_cache.storage.root import ASIDE, refuse_links_out
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.contents import content_of

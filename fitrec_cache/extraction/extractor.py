@@ -28,8 +28,7 @@ from fitrec_cache.extraction.entries import EntryBuilder
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.identity import feature_identity, what_changed
 from fitrec_cache.extraction.prefetch import Prefetcher, Prepared, Task
-from fitrec_cache.storage.jpeg_rows import joined
-from fitrec_cache.storage.parts import text_column
+from fitrec_cache.storage.parts import joined, text_column
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.decoding import StoredClip
 from fitrec_cache.video.spans import file_of, is_part

@@ -25,7 +25,6 @@ from fitrec_cache.common.files import (
 )
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.storage.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
-from fitrec_cache.storage.jpeg_rows import row_of
 from fitrec_cache.storage.keymap import KeyMap
 from fitrec_cache.storage.parts import (
     FORMAT_VERSION,
@@ -36,6 +35,7 @@ from fitrec_cache.storage.parts import (
     part_bytes,
     read_keys,
     read_part,
+    row_of,
     text_values,
     unreadable,
 )
