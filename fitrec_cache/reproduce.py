@@ -29,7 +29,7 @@ from fitrec_cache.extraction.extract_report import refuse_without_features
 from fitrec_cache.extraction.known_videos import as_extracted
 from fitrec_cache.params import params
 from fitrec_cache.report import report
-from fitrec_cache.report.render import GENERATOR
+from fitrec_cache.report.build import GENERATOR
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.settings.paper import TABLE_II
 from fitrec_cache.settings.recipes import get_recipe

@@ -1,12 +1,14 @@
-"""Build one HTML file from run folders."""
+"""Build one HTML file from run folders; the only module that imports the template library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from fitrec_cache import __version__
 from fitrec_cache.cache import Cache
@@ -21,11 +23,13 @@ from fitrec_cache.report.leaks import Auditor, Leaks
 from fitrec_cache.report.models import Model, gather
 from fitrec_cache.report.pictures import Frames
 from fitrec_cache.report.records import Record, read_records
-from fitrec_cache.report.render import GENERATOR, render
 from fitrec_cache.report.repeat import how_to
 from fitrec_cache.report.views import ModelView, view
 from fitrec_cache.settings import paper
-from fitrec_cache.wording import MANY_CLASSES, plural
+from fitrec_cache.wording import MANY_CLASSES, count, plural
+
+#: In the head of every page, to distinguish a report from other files.
+GENERATOR = '<meta name="generator" content="fitrec-cache'
 
 #: The number of models shown in full; the tables contain all.
 MOST_MODELS = 4
@@ -90,7 +94,7 @@ def report(
     if compared is None:
         compared = compare_runs(records)
     seen = _Seen(models, opened, progress=progress)
-    data = render(context(seen, compared)).encode()
+    data = _render(context(seen, compared)).encode()
     write_atomic(out, data)
     return PageReport(
         out=out,
@@ -225,3 +229,17 @@ def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:
     for model in models:
         sizes.setdefault(model.first.variant, set()).add(int(model.first.metrics["parameters"]))
     return {variant: sorted(found) for variant, found in sizes.items()}
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    """Return the template filled with all of its variables; all inserted values are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fitrec_cache.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plain = (words.percent, words.spread, count, plural, words.duration)
+    environment.filters |= {function.__name__: function for function in plain}
+    return environment.get_template("page.html").render(context)
