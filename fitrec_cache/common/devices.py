@@ -109,12 +109,7 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
 
 
 def seed_random_numbers(seed: int, device: torch.device) -> None:
-    """Seed torch's random numbers on the processor and on ``device`` (``torch.manual_seed`` would seed all GPUs).
-
-    Args:
-        seed: 0 or more.
-        device: The second device on which numbers are drawn.
-    """
+    """Seed torch's random numbers on the processor and on ``device`` (``torch.manual_seed`` would seed all GPUs)."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

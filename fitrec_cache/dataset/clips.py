@@ -92,12 +92,8 @@ def named_group(name: str) -> str | None:
 def group_number(group: str) -> int | None:
     """Return the number in a group's name, on which UCF101's official splits are based.
 
-    Args:
-        group: Name of a group.
-
-    Returns:
-        The number, if the name is a number or ends in ``_g`` and a number; else None, because a number at the end of
-        other names, such as those that ``audit`` proposes, has no meaning.
+    That is if the name is a number or ends in ``_g`` and a number; else None, because a number at the end of other
+    names, such as those that ``audit`` proposes, has no meaning.
 
     Example:
         >>> group_number("BenchPress_g07"), group_number("12"), group_number("kitchen")

@@ -21,16 +21,7 @@ class Fold:
 
 
 def folds_of_clips(rule: str, clips: Sequence[Clip], *, seed: int) -> list[Fold]:
-    """Split clips that are in no cache yet as :func:`make_folds` does, with the parts of a file in one group.
-
-    Args:
-        rule: The rule.
-        clips: The clips.
-        seed: Seed of the rule.
-
-    Raises:
-        UsageError: If the rule is unknown or cannot be applied to the clips.
-    """
+    """Split clips that are in no cache yet as :func:`make_folds` does, with the parts of a file in one group."""
     names = [f"{clip.file}{clip.span or ''}" for clip in clips]
     of_file = recordings(names, [clip.group for clip in clips], names)
     return make_folds(rule, **columns([replace(c, group=c.group or of_file.get(c.file)) for c in clips]), seed=seed)

@@ -195,13 +195,7 @@ class Extractor:
             self.notes.add(f"{many} not asked for this time; train-head uses them too, {but}: {some(kept)}")
 
     def tell_changes(self, *, erased: bool) -> None:
-        """Add notes on files that are used although something is wrong with them, and on changes since the last call.
-
-        Also on frames without anybody.
-
-        Args:
-            erased: Whether clips that were taken out were erased.
-        """
+        """Add notes on files that are used although something is wrong, on frames without anybody, and on changes."""
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
             self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")

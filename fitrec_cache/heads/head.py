@@ -308,9 +308,6 @@ class ConvLSTMHead(nn.Module):
 def build_head(config: HeadConfig) -> nn.Module:
     """Build the head that ``config`` describes, on the CPU in float32, with new initial values.
 
-    Args:
-        config: The validated settings.
-
     Returns:
         A module whose call takes ``x`` and returns ``(logits (B, K), attention (B, T))``. ``x`` is ``(B, T, d)``
         float32, or for pixel variants ``(B, T, 64, 64, 3)``, uint8 in 0 to 255 or float in 0 to 1. ``attention`` has

@@ -65,17 +65,9 @@ def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tup
 def write_joint_answers(
     runs: Sequence[ScoredRun], ensemble: Ensemble, path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()
 ) -> None:
-    """Write what tested heads answered together: as :func:`write_answers`, but one row per clip, of no fold or seed.
+    """Write what heads with the same test clips answered together: one row per clip, of no fold or seed.
 
-    Args:
-        runs: Runs with the same test clips.
-        ensemble: How they answer.
-        path: CSV file.
-        strangers: As for :func:`write_answers`.
-
-    Raises:
-        StoreCorrupt: If a run is damaged.
-        StoreError: If the file cannot be written.
+    The other arguments are as for :func:`write_answers`, whose errors are raised.
     """
     labels, sides = runs[0].labels, [_sides(run, strangers) for run in runs]
     rows: list[dict[str, Any]] = []

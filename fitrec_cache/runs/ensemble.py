@@ -137,10 +137,6 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
 def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
     """Store the calibration of the mean in the ``run.json`` of each run, so that their joint answer does not change.
 
-    Args:
-        runs: Runs of one model.
-        ensemble: How they answer.
-
     Raises:
         StoreError: If it cannot be written.
     """

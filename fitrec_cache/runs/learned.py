@@ -23,9 +23,6 @@ def time_of_last(folder: Path) -> float:
     """Return the time of this call of ``learn`` in seconds since 1970; always later than those of earlier calls.
 
     This holds even if the clock was set back.
-
-    Args:
-        folder: The folder of ``learn``.
     """
     times = [time.time()]
     for path in _learned_in(folder):

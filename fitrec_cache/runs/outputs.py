@@ -60,11 +60,6 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
 
     If the recipe refits, these are two heads: validation clips were answered by the one that was not trained on them.
 
-    Args:
-        folder: The run folder.
-        run: The content of its ``run.json``.
-        side: Which clips.
-
     Raises:
         StoreCorrupt: If the file is missing or damaged, or does not match ``run.json``.
     """

@@ -124,11 +124,7 @@ def _names(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def read_run_json(path: Path, *, remedy: str = _TRAIN_AGAIN) -> dict[str, Any]:
-    """Read one of the JSON files of a run folder, or of ``learn``.
-
-    Args:
-        path: The file.
-        remedy: What the user should do if it is damaged.
+    """Read one of the JSON files of a run folder, or of ``learn``; ``remedy`` is the advice if it is damaged.
 
     Raises:
         StoreCorrupt: If it is missing, damaged or not a JSON object.
@@ -143,11 +139,6 @@ def read_run_json(path: Path, *, remedy: str = _TRAIN_AGAIN) -> dict[str, Any]:
 
 def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
     """Read a file of weights or outputs of a run, after checking its checksum; runs of earlier versions have none.
-
-    Args:
-        folder: The run folder.
-        name: The file.
-        run: The content of ``run.json``.
 
     Raises:
         StoreCorrupt: If it is missing, or not the file that ``run.json`` was written for.
@@ -179,9 +170,6 @@ def _bytes_of(path: Path, most: float = math.inf) -> bytes:
 
 def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
     """Return, by clip id, the content identifier of each video that a head was trained, validated or tested on.
-
-    Args:
-        run: The content of ``run.json``.
 
     Returns:
         The identifiers as :func:`fitrec_cache.video.spans.short_content` gives them; empty for features that were made

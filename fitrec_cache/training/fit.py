@@ -148,15 +148,8 @@ def fit_again(
 ) -> nn.Module:
     """Train a new head for a given number of epochs without validation, such as the final head on all clips.
 
-    Args:
-        side: The training clips.
-        recipe: The settings with which the previous head was trained, including its precision; see :class:`Fitted`.
-        epochs: Number of epochs.
-        config: The head.
-        seed: Seed of initial weights, batch order and dropout.
-        device: The device to train on.
-        what: Label of the progress bar.
-        progress: Show the progress bar on standard error.
+    ``recipe`` has the settings with which the previous head was trained, including its precision (see :class:`Fitted`);
+    the other arguments are those of :func:`fit`.
 
     Returns:
         The head, on the CPU, in evaluation mode.
@@ -227,11 +220,6 @@ def with_precision(recipe: Recipe, device: torch.device | str, variant: str) -> 
 
     The result is ``fp32`` wherever the setting has no effect: on other devices, and for ``mean``, which has hardly
     anything to multiply.
-
-    Args:
-        recipe: Any recipe.
-        device: The device to train on.
-        variant: The head's variant.
     """
     where = str(device)
     usable = where == "cpu" and variant != "mean"

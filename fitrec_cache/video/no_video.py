@@ -50,11 +50,7 @@ _NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def why_no_video(path: Path) -> str:
-    """Say what kind of file this is if it does not open as a video, and what to do; empty if that is not known.
-
-    Args:
-        path: A file.
-    """
+    """Say what kind of file this is if it does not open as a video, and what to do; empty if that is not known."""
     with suppress(OSError), path.open("rb") as file:
         head = file.read(_HEAD)
         if not head:

@@ -19,11 +19,7 @@ _BOXES = FIRST_BOXES | {b"moof"}
 def is_cut(path: Path) -> bool:
     """Say whether an AVI, MP4, MOV, MKV or WebM file ends before its container says; False for other containers.
 
-    Args:
-        path: A readable file.
-
-    Returns:
-        True if a chunk, box or element of the outermost level extends beyond the end of the file.
+    It does if a chunk, box or element of the outermost level extends beyond the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
