@@ -219,7 +219,7 @@ def _folds(data: Features, split: str, seeds: Sequence[int], split_seed: int | N
 
 def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) -> list[Job]:
     """Return the heads to train, each with its existing state, and remove unfinished files of killed calls."""
-    folders = _folders(trainer.out, [(fold.name, s) for s, fold in folds])
+    folders = [trainer.out / run_folder_name(fold.name, s) for s, fold in folds] if len(folds) > 1 else [trainer.out]
     refuse_other_runs(trainer.out, folders)
     for folder in {trainer.out, *folders}:
         refuse_others(folder / ANSWERS, "--out", "clip_id", "answers of `train-head`")
@@ -233,13 +233,6 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     for job in heads:
         make_folder(job.folder)  # only if none was refused; a folder without a run marks the call as unfinished
     return heads
-
-
-def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
-    """Return each job's folder: ``out`` itself for one, ``out/seed-N`` or ``out/fold-F-seed-N`` for several."""
-    if len(jobs) == 1:
-        return [out]
-    return [out / run_folder_name(fold, seed) for fold, seed in jobs]
 
 
 def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
