@@ -259,19 +259,15 @@ def labelled_text(found: list[Prediction]) -> str:
     return _lines(
         f"right: {right} of {len(tested)} labelled videos{rates}",
         [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
-        [
-            f"  {len(tested) - len(named)} of these were answered unknown, and the nearest class counted; of the other "
-            f"{len(named)}, {sum(bool(p.right) for p in named)} are right"
-        ]
+        f"  {len(tested) - len(named)} of these were answered unknown, and the nearest class counted; of the other "
+        f"{len(named)}, {sum(bool(p.right) for p in named)} are right"
         if len(named) < len(tested)
-        else [],
-        [
-            f"  left out, as they are training videos or named like them: {seen}, {known} of them right; if they are "
-            "different videos, rename their files or folders"
-        ]
+        else "",
+        f"  left out, as they are training videos or named like them: {seen}, {known} of them right; if they are "
+        "different videos, rename their files or folders"
         if seen
-        else [],
-        [f"  left out, of classes that the head does not know: {listed(strange)}"] if strange else [],
+        else "",
+        f"  left out, of classes that the head does not know: {listed(strange)}" if strange else "",
     )
 
 
