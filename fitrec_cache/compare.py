@@ -110,9 +110,9 @@ class PairFigures(Plain):
     by: str
     differing: int
     p: float
-    p_holm: float
-    claim: str
-    text: str
+    p_holm: float = 1.0
+    claim: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +263,11 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
     what = f"{first.name} and {second.name}"
     if differing := [key for key in ours if key in theirs and key not in same]:
         seed, fold = differing[0]
-        common = len(set(ours[differing[0]].clips) & set(theirs[differing[0]].clips))
+        one, other = set(ours[differing[0]].clips), set(theirs[differing[0]].clips)
         where = f"seed {seed}" + f", fold {fold}" * bool(fold)
         notes.append(
             f"{what} have different test clips in {plural(len(differing), 'run')} ({where}: "
-            f"{len(ours[differing[0]].clips)} and {len(theirs[differing[0]].clips)}, {common} in common): not compared "
-            "on these"
+            f"{len(one)} and {len(other)}, {len(one & other)} in common): not compared on these"
         )
     if alone := len(set(ours) ^ set(theirs)):
         notes.append(f"{what}: {plural(alone, 'run')} without a counterpart of the same seed and fold: left out")
@@ -302,9 +301,6 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         by="fold" if rule_of(first.split).by_fold else "group" if len(set(units.values())) < len(units) else "clip",
         differing=int(np.count_nonzero(gains_by_unit(gain, list(units.values())))),
         p=exact_p(gain, list(units.values())),
-        p_holm=1.0,
-        claim="",
-        text="",
     )
     return pair, notes
 
