@@ -55,7 +55,7 @@ class FrozenConv(nn.Conv2d):
         if not self.same:
             return self._convolve(x, self.padding)  # type: ignore[arg-type]
         rows, columns = (
-            _zeros(n, k, s, d)
+            same_zeros(n, k, s, d)
             for n, k, s, d in zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
         )
         if torch.compiler.is_exporting():
@@ -95,8 +95,8 @@ def _adds_wide_bias(dtype: torch.dtype) -> bool:
     return all(torch.equal(y.flatten(), (bias - near.float()).to(dtype)) for y in found)
 
 
-def _zeros(n: int, kernel: int, stride: int, dilation: int) -> int:
-    """Return the number of zeros on both sides together."""
+def same_zeros(n: int, kernel: int, stride: int, dilation: int = 1) -> int:
+    """Return how many zeros "same" padding puts on both sides of ``n`` values together."""
     return max((math.ceil(n / stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fitrec_cache.backbones.frozen_conv import same_zeros
+
 #: Exceptions from reading a damaged file: its offsets may point anywhere.
 DAMAGED = (struct.error, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -224,7 +226,7 @@ def _convolve(
 
 def _around(length: int, kernel: int, stride: int) -> tuple[int, int]:
     """Return how many zeros TensorFlow's padding SAME puts before and after; of an odd number one more after."""
-    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    total = same_zeros(length, kernel, stride)
     return total // 2, total - total // 2
 
 
