@@ -69,6 +69,10 @@ class Recogniser:
 
     Args:
         run: As for :func:`fitrec_cache.predict.predict`, like the other arguments; the same errors are raised.
+        backbone: ``NAME=WEIGHTS``.
+        unknown_below: Least probability of an answer.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Continue although the pipeline here differs.
 
     Attributes:
         runs: The heads.

@@ -257,6 +257,12 @@ class FrameWatch:
 
     Args:
         run: As for :class:`Watch`, like the other arguments; the same errors are raised.
+        backbone: ``NAME=WEIGHTS``.
+        unknown_below: Least probability of an answer.
+        seconds: Length of a window.
+        every: Seconds between the beginnings of consecutive windows.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Continue although the pipeline here differs.
 
     Attributes:
         seconds: Length of a window.

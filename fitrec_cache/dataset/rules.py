@@ -112,8 +112,8 @@ def units_of_run(run: Mapping[str, Any]) -> list[str]:
 def _by_group(clips: Clips, _rule: str, seed: int) -> Folds:
     if not any(clips.groups):
         raise UsageError(
-            f"split 'group' needs groups, and none of {len(clips.ids)} clips has one, such as '{clips.ids[0]}'. Give "
-            "them by a manifest's column group, or with features made elsewhere, or use the split 'random'"
+            f"split 'group' needs groups, and none of {len(clips.ids)} clips has one, such as '{clips.ids[0]}'. Give a "
+            "manifest with a group column (with your own features, groups beside them), or use the split 'random'"
         )
     return _from_all(clips, clips.units, seed)
 
@@ -134,8 +134,8 @@ def _official(clips: Clips, rule: str, _seed: int) -> Folds:
     if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
         raise UsageError(
             f"an official split needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
-            f"'{bare[0]}'. Give them by a manifest's column group, or with features made elsewhere, or use UCF101's "
-            "own lists: list:TRAIN,TEST"
+            f"'{bare[0]}'. Give a manifest with a group column (with your own features, groups beside them), or use "
+            "UCF101's own lists: list:TRAIN,TEST"
         )
     numbers = [None if group is None else group_number(group) for group in clips.groups]
     if None in numbers:

@@ -115,7 +115,7 @@ def split_says(models: Sequence[Model], leaky: Sequence[str], sure: Collection[s
         return found_nothing(all(map(knows_groups, models))).capitalize()
     if all(grouped(m) for m in models):
         return "No group is on both sides of a split; whether other clips look alike was not looked at"
-    return "Whether every split is free of leaks was not looked at (--cache DIR)"
+    return "Whether every split is free of leaks was not looked at"
 
 
 def found_nothing(knows: bool) -> str:
