@@ -184,7 +184,8 @@ INTERRUPTED = """
 import signal
 from fitrec_cache.video.decoding import DecoderPool
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, signal.default_int_handler)  # a shell's background jobs have Ctrl-C ignored
 try:
     DecoderPool(workers=2, time_limit=60)
 except KeyboardInterrupt:
@@ -198,7 +199,8 @@ time.sleep(60)
 """
 
 
-def test_decoders_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_decoders_that_are_starting_leave_quietly_at_an_interruption(tmp_path, number):
     (tmp_path / "av.py").write_text(SLOW_TO_START)  # which only decoders import
     (tmp_path / "script.py").write_text(INTERRUPTED)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -206,7 +208,7 @@ def test_decoders_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
         while process.poll() is None and not (tmp_path / "begun").exists():
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, number)  # as a terminal does
         out, err = process.communicate(timeout=30)
     assert (out, err) == ("interrupted\n", "")
 

@@ -165,7 +165,8 @@ import signal
 from fitrec_cache.common.processes import map_in_processes
 from slow import Slow, work
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, signal.default_int_handler)  # a shell's background jobs have Ctrl-C ignored
 try:
     map_in_processes(work, Slow(), [0, 1], processes=2, threads=1)
 except KeyboardInterrupt:
@@ -173,7 +174,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path, number):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "script.py").write_text(INTERRUPTED)
     begun = tmp_path / "begun"
@@ -182,7 +184,7 @@ def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
         while process.poll() is None and not begun.exists():
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, number)  # as a terminal does
         out, err = process.communicate(timeout=30)  # it does not wait for what they are doing
     assert (out, err) == ("interrupted\n", "")
 

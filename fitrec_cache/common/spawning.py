@@ -91,5 +91,6 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
 
 
 def _block() -> None:
-    resource_tracker.ensure_running()  # starting it unblocks Ctrl-C, so it must run before the signals are blocked
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # also for Python's tracker, which ignores only Ctrl-C
+    resource_tracker.ensure_running()  # starting it unblocks Ctrl-C, so it must run before that is blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
