@@ -25,7 +25,7 @@ from make_video import read_number, write_video
 from fitrec_cache.backbones.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_features, pick_frames
 from fitrec_cache.dataset.find_clips import find_clips
-from fitrec_cache.errors import StoreError, UsageError, WeightsError
+from fitrec_cache.errors import StoreError, UsageError, WeightsError, earlier
 from fitrec_cache.extract import extract
 from fitrec_cache.extraction import extractor, prefetch
 from fitrec_cache.extraction.claims import Claims
@@ -911,6 +911,16 @@ def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, tmp_path, v
     moved = shutil.copy(weights("test_resnet").partition("=")[2], tmp_path / "moved.safetensors")
     again = extract(videos, cache=tmp_path / "cache", backbone=[f"test_resnet={moved}"], **SMALL)
     assert counts(again) == (4, 0, 4, 0)
+
+
+def test_a_full_disk_is_told_once(run, monkeypatch):
+    def refuse(path, _):
+        raise StoreError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("fitrec_cache.storage.store.write_atomic", refuse)
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        run()
+    assert earlier(caught.value) == []
 
 
 def test_what_could_not_be_looked_for_is_not_taken_out(run, tmp_path, videos):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,8 +132,11 @@ class Extractor:
             if prefetcher.decodes:  # otherwise no entries are written
                 self._settle_names()
         finally:
+            # After an error of the cache, such as a full disk, a second try mostly fails for the same reason.
+            told = [StoreError] * isinstance(sys.exception(), StoreError)
             try:
-                self.commit()
+                with suppress(*told):
+                    self.commit()
             finally:
                 self.claims.close()
         if prefetcher.decodes:
