@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,6 +117,7 @@ class Extractor:
             purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
             refresh=self.refresh,
         )
+        refused: list[type[StoreError]] = []
         try:
             with bar:
                 while self._more(bar):
@@ -131,11 +131,12 @@ class Extractor:
                     self.commit()
             if prefetcher.decodes:  # otherwise no entries are written
                 self._settle_names()
+        except StoreError:  # such as a full disk: a second try mostly fails for the same reason
+            refused.append(StoreError)
+            raise
         finally:
-            # After an error of the cache, such as a full disk, a second try mostly fails for the same reason.
-            told = [StoreError] * isinstance(sys.exception(), StoreError)
             try:
-                with suppress(*told):
+                with suppress(*refused):
                     self.commit()
             finally:
                 self.claims.close()
