@@ -18,7 +18,7 @@ from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_
 from fitrec_cache.common.files import make_folder, refuse_others, remove_unfinished, write_json
 from fitrec_cache.common.progress import Notes, timed
 from fitrec_cache.dataset.folds import Fold, make_folds
-from fitrec_cache.dataset.rules import column_digest
+from fitrec_cache.dataset.rules import check_rule, column_digest
 from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
@@ -123,6 +123,7 @@ def train_head(
     wanted = usual.change(**given)
     if head.needs_all_frames and wanted.draw:
         raise UsageError(f"draw is {wanted.draw}, but {variant} needs all frames of a clip: leave it at 0")
+    check_rule(split)
     check_seeds(seed)
     if split_seed is not None:
         check_seed(split_seed)

@@ -874,7 +874,7 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
 
     refused("unknown variant 'meen'.*Did you mean 'mean'", features=features, variant="meen")
     refused("unknown attention 'dott'", features=features, variant="vit-lstm", attention="dott")
-    refused("unknown split 'grup'", features=features, split="grup")
+    refused("unknown split 'grup'", features=tmp_path / "none.h5", split="grup")  # before anything is read
     refused("either --cache DIR or --features FILE")
     refused("either --cache DIR or --features FILE", features=features, cache=cache_folder)
     refused("learns from frames", features=features, variant="lrcn")
