@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from fitrec_cache.auditing.leaks import UNLOOKED, UNLOOKED_IN_POSES
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
@@ -171,8 +170,7 @@ def train_head(
         preset=preset,
         split_seed=split_seed,
     )
-    unlooked = UNLOOKED_IN_POSES if data.only_poses else UNLOOKED
-    found = judge_splits(heads, data, near, look=look, unlooked=unlooked)
+    found = judge_splits(heads, data, near, look=look)
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))

@@ -30,7 +30,7 @@ def judged(splits, *, groups=tuple("abcde"), near=ALIKE, folds=False, rule="r", 
         sides = {name: np.array(clips) if name in SOUND else clips for name, clips in split.items()}
         fold = Fold(name=f"0{seed + 1}" if folds else "", split=Split(rule=rule, **{"notes": ()} | sides))
         jobs.append(Job(fold, 7 if folds else seed, Path(f"{seed}"), False))
-    data = SimpleNamespace(groups=groups, extra=[{"room": room} for room in rooms])
+    data = SimpleNamespace(groups=groups, only_poses=False, extra=[{"room": room} for room in rooms])
     return judge_splits(jobs, data, near, look=look)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fitrec_cache.auditing.leaks import UNLOOKED, Verdict, verdict
+from fitrec_cache.auditing.leaks import UNLOOKED, UNLOOKED_IN_POSES, Verdict, verdict
 from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.dataset.rules import rule_of, values_of
 from fitrec_cache.dataset.splits import Split, say_untrained
@@ -34,12 +34,7 @@ class Judged:
 
 
 def judge_splits(
-    jobs: Sequence[Job],
-    data: Features,
-    near: NearDuplicates | None,
-    *,
-    look: Callable[[int], str | None],
-    unlooked: str = UNLOOKED,
+    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: Callable[[int], str | None]
 ) -> Judged:
     """Return what is wrong with the splits of one call.
 
@@ -48,8 +43,8 @@ def judge_splits(
         data: The clips that were split.
         near: Near-duplicates among them; None if they were not looked for.
         look: Returns, for a seed, how to view the near-duplicates of its split; None if it cannot say.
-        unlooked: What to say if they were not looked for.
     """
+    unlooked = UNLOOKED_IN_POSES if data.only_poses else UNLOOKED
     judged = [(job, verdict(job.fold.split, data.groups, near, unlooked)) for job in jobs]
     leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near, unlooked)
     told, untrained = _fold_notes(jobs)
