@@ -184,22 +184,26 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
             together.setdefault(places[i], []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
-    notes += _official_means(figures)
+    notes += _official_means(models, figures)
     adjusted = [pair for pairs in together.values() for pair in _adjusted(pairs)]
     return CompareReport(
         models=tuple(figures[i] for i in order), pairs=tuple(adjusted), tried=len(adjusted), notes=tuple(notes)
     )
 
 
-def _official_means(models: Sequence[ModelFigures]) -> list[str]:
-    """Return a note on the mean accuracy over UCF101's three official splits, which papers give."""
-    found: dict[str, dict[str, float]] = {}
-    for model in models:
-        found.setdefault(model.name, {})[model.split] = model.accuracy
+def _official_means(models: Sequence[Model[ScoredRun]], figures: Sequence[ModelFigures]) -> list[str]:
+    """Return a note on the mean accuracy over UCF101's three official splits, which papers give.
+
+    It is of models that have all three, with the same settings and seeds.
+    """
+    found: dict[Any, dict[str, ModelFigures]] = {}
+    for model, told in zip(models, figures, strict=True):
+        settings = {**model.first.model_settings, "split": "", "seeds": str(sorted(model.by_seed))}
+        found.setdefault(tuple(settings.items()), {})[model.split] = told
     means = [
-        f"{name} {np.mean([accuracies[split] for split in _OFFICIAL]):.1%}"
-        for name, accuracies in found.items()
-        if accuracies.keys() >= set(_OFFICIAL)
+        f"{of[_OFFICIAL[0]].name} {np.mean([of[split].accuracy for split in _OFFICIAL]):.1%}"
+        for of in found.values()
+        if of.keys() >= set(_OFFICIAL)
     ]
     return [f"mean accuracy over {', '.join(_OFFICIAL)}: {', '.join(means)}"] if means else []
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_train import same, toy, weights_of
 
-from fitrec_cache.common import processes
+from fitrec_cache.common import processes, spawning
 from fitrec_cache.common.files import is_process
 from fitrec_cache.common.processes import map_in_processes
 from fitrec_cache.errors import FitrecError, UsageError
@@ -282,3 +282,12 @@ def test_where_processes_cannot_start_the_reason_is_told(monkeypatch):
     monkeypatch.setattr(processes, "ProcessPool", fails)
     with pytest.raises(FitrecError, match=r"cannot be started \(Read-only file system\).*/dev/shm.*--jobs 1"):
         map_in_processes(len, "x", ["a"], processes=1, threads=1)
+
+
+def test_why_the_tracker_of_semaphores_cannot_start_is_told(monkeypatch):
+    def fails():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(spawning.resource_tracker, "ensure_running", fails)
+    with pytest.raises(FitrecError, match=r"cannot be started \(Too many open files\).*--jobs 1"):
+        map_in_processes(waits_for_the_other, Path(), [1, 2], processes=2, threads=1)

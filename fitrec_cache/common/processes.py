@@ -56,13 +56,11 @@ def map_in_processes(
     with _laid_down(common) as path:
         context = WorkerContext()
         with _said_if_they_cannot_start():
-            pool: Any = begin_quietly(  # its locks already start a process
-                lambda: ProcessPool(
-                    max_workers=min(processes, len(items)),
-                    context=context,
-                    initializer=_begin,
-                    initargs=[path, threads],
-                )
+            pool: Any = ProcessPool(
+                max_workers=min(processes, len(items)),
+                context=context,
+                initializer=_begin,
+                initargs=[path, threads],
             )
         found = []
         try:

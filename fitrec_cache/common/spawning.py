@@ -86,11 +86,12 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
             "daemonic processes, such as workers of multiprocessing.Pool, are not allowed to have children: call this "
             "in the main process, or in a worker of concurrent.futures.ProcessPoolExecutor"
         )
-    with ThreadPoolExecutor(1, initializer=_block) as starter:
-        return starter.submit(begin).result()
+    with ThreadPoolExecutor(1) as starter:
+        return starter.submit(_quietly, begin).result()
 
 
-def _block() -> None:
+def _quietly(begin: Callable[[], Begun]) -> Begun:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # also for Python's tracker, which ignores only Ctrl-C
     resource_tracker.ensure_running()  # starting it unblocks Ctrl-C, so it must run before that is blocked
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return begin()

@@ -175,9 +175,7 @@ class DecoderPool:
 
     def _new_pool(self) -> tuple[Any, Any]:
         """Return a new pool, and a future that is done when its first worker has started."""
-        pool: Any = begin_quietly(  # its locks already start a process
-            lambda: ProcessPool(max_workers=self._workers, context=WorkerContext(), initializer=_begin)
-        )
+        pool: Any = ProcessPool(max_workers=self._workers, context=WorkerContext(), initializer=_begin)
         try:
             return pool, begin_quietly(lambda: pool.schedule(_ready))
         except BaseException:  # such as Ctrl-C, after which a notebook's process continues
