@@ -110,9 +110,9 @@ class PairFigures(Plain):
     by: str
     differing: int
     p: float
-    p_holm: float = 1.0
-    claim: str = ""
-    text: str = ""
+    p_holm: float
+    claim: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +305,9 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         by="fold" if rule_of(first.split).by_fold else "group" if len(set(units.values())) < len(units) else "clip",
         differing=int(np.count_nonzero(gains_by_unit(gain, list(units.values())))),
         p=exact_p(gain, list(units.values())),
+        p_holm=1.0,
+        claim="",
+        text="",
     )
     return pair, notes
 
