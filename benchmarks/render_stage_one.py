@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,28 @@ def stage_one_compiling(path: Path = RESULTS_HIDDEN) -> str:
         for name, taken in load(path)["compiling"]["seconds"].items()
     ]
     return table(["seconds to compile, Xeon, AMX hidden", "the first time", "again"], rows)
+
+
+def stage_one_openvino(path: Path = RESULTS_HIDDEN) -> str:
+    if "openvino" not in load(path):
+        return "Not measured yet: `benchmarks/stage_one.py` has this part."
+    found = load(path)["openvino"]
+    rows = [
+        [
+            name,
+            *(span(b["seconds_per_clip"][way], 3) for way in ("eager", "compiled", "openvino")),
+            span(b["compiled_over_openvino"]),
+            f"{b['preparing_seconds']['openvino']:.0f}",
+        ]
+        for name, b in found["backbones"].items()
+    ]
+    head = ["ready tensors, s/clip, Xeon, AMX hidden", "PyTorch", "compiled", "OpenVINO", "compiled / OpenVINO"]
+    version = next(iter(found["backbones"].values()))["version"].split("-")[0]
+    text = (
+        f"fp32, {found['clips']} clips; lowest cosine between a clip's features by PyTorch and by OpenVINO {version}:"
+    )
+    least = min(b["cosine_to_eager_min"] for b in found["backbones"].values())
+    return f"{table([*head, 'seconds to translate'], rows)}\n\n{text} {math.floor(least * 1e8) / 1e8:.8f}."
 
 
 def stage_one_startup() -> str:
@@ -326,6 +349,7 @@ BLOCKS = {
     "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
     "stage-one-compiling": stage_one_compiling,
+    "stage-one-openvino": stage_one_openvino,
     "stage-one-startup": stage_one_startup,
     "stage-one-precisions": stage_one_precisions,
     "stage-one-precisions-zen4": lambda: stage_one_precisions(RESULTS_ZEN4),

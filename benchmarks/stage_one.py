@@ -2,9 +2,9 @@
 
     python benchmarks/stage_one.py VIDEOS WEIGHTS_DIR --work DIR --out benchmarks/results/stage_one.json [--part NAME]
 
-Parts: ``pipeline-BACKBONE``, ``precisions``, ``frames``, ``length``, ``growth``, ``startup``, and ``compiling``, which
-takes four to seven minutes, only if named; each replaces its entry in the JSON, which says on which machine it was
-measured.
+Parts: ``pipeline-BACKBONE``, ``precisions``, ``frames``, ``length``, ``growth``, ``startup``, and only if
+named ``compiling``, which takes four to seven minutes, and ``openvino``, which needs that package; each replaces its
+entry in the JSON, which says on which machine it was measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", action="append", help="repeatable; all but compiling by default")
+    parser.add_argument("--part", action="append", help="repeatable; all but these two by default")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--eager", action="store_true", help="leave the compiled networks out")

@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 from frame_store import frames
+from openvino_part import openvino
 from parts import (
     BACKBONES,
     FRAME_SIZE,
@@ -224,6 +225,7 @@ def startup(_: argparse.Namespace) -> dict[str, Any]:
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     **{f"pipeline-{name}": partial(pipeline, name) for name in BACKBONES},
     "compiling": compiling,
+    "openvino": openvino,
     "precisions": precisions,
     "frames": frames,
     "length": length,
@@ -231,5 +233,5 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "startup": startup,
 }
 
-#: Run only if named: on some processors it takes longer than any other part.
-IF_NAMED = ("compiling",)
+#: Run only if named: what takes long, or needs a package of its own.
+IF_NAMED = ("compiling", "openvino")

@@ -67,8 +67,8 @@ def test_a_pipeline_loads_a_network_once_for_all_its_runs(asked, monkeypatch, st
     assert found["cosine_to_fp32_min"]["eager"] > 0.99
 
 
-def test_what_compiling_takes_is_measured_only_if_it_is_named(stage_one):
-    assert {"compiling"} == set(stage_one.IF_NAMED) <= stage_one.PARTS.keys()
+def test_compiling_and_another_library_are_measured_only_if_they_are_named(stage_one):
+    assert {"compiling", "openvino"} == set(stage_one.IF_NAMED) <= stage_one.PARTS.keys()
 
 
 def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(asked):
