@@ -136,18 +136,6 @@ def reproduced_all() -> str:
     return "\n".join(_folded(f"All {len(rows)} rows", [table(list(names), rows)]))
 
 
-def gap() -> str:
-    """Random minus group, of what was trained in one call with the same seeds."""
-    found = {(r["preset"], r["backbone"], r["variant"], r["split"]): r["figures"]["accuracy"] for r in _rows()}
-    models = list(dict.fromkeys(key[:3] for key in found if (*key[:3], "group") in found))
-    rows = [
-        [*model, f"{100 * (found[*model, 'random'] - found[*model, 'group']):+.1f} points"]
-        for model in models
-        if (*model, "random") in found
-    ]
-    return table(["preset", "features", "variant", "`random` minus `group`"], rows)
-
-
 def _split_name(rule: str) -> str:
     number = re.search(r"list0(\d)", rule)
     return f"list {number[1]}" if number else rule
@@ -620,7 +608,6 @@ BLOCKS = {
     "learn": learn,
     "reproduced": reproduced,
     "reproduced-all": reproduced_all,
-    "gap": gap,
     "frame-variants": frame_variants,
     "yardstick": yardstick,
     "grid": grid,
