@@ -4,10 +4,10 @@
         --out benchmarks/results/rooms.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with that split and one seed; without it figures are made again
-from the answers in the JSON. For each backbone its head and `mean` on features of the preset `native` are put beside a
-logistic regression on the mean of the same features, each value scaled. Its strength is fixed, as choosing it in each
-of thirty folds would take an hour. Intervals and tests take whole folds, as clips of one are not independent; p-values
-are adjusted for all pairs.
+from the answers in the JSON, if this version wrote it (the one in ``results`` has none). For each backbone its head and
+`mean` on features of the preset `native` are put beside a logistic regression on the mean of the same features, each
+value scaled. Its strength is fixed, as choosing it in each of thirty folds would take an hour. Intervals and tests take
+whole folds, as clips of one are not independent; p-values are adjusted for all pairs.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def computes_in_bf16(device: str) -> bool:
     """Say whether ``device``, such as ``cpu``, multiplies matrices faster in bfloat16 than in float32.
 
     A processor does so if it has matrix instructions (AMX), or bf16 instructions in AVX-512 and was not designed for
-    AMX, as Intel's are since Sapphire Rapids: where a virtual machine hides AMX from such a processor, bf16 is half as
-    fast as fp32 (docs/performance.md). Those processors are recognised by AVX512-FP16, which was introduced together
+    AMX, as Intel's are since Sapphire Rapids: where a virtual machine hides AMX from such a processor, bf16 is slower
+    than fp32 (docs/performance.md). Those processors are recognised by AVX512-FP16, which was introduced together
     with AMX.
     """
     if torch.device(device).type == "cuda":  # torch.cuda.is_bf16_supported asks the current GPU, whichever is meant
@@ -42,8 +42,8 @@ def mkl_is_held_back() -> bool:
 def fuses_slowly(precision: str, device: str) -> bool:
     """Say whether PyTorch's fused attention is slower on ``device`` than the separate matrix products.
 
-    It is slower in bf16 on a processor without matrix instructions, where it multiplies no faster than in fp32
-    (docs/performance.md).
+    In bf16 on a processor without matrix instructions it multiplies no faster than in fp32: slower than the products
+    on AMD's, as fast on Intel's (docs/performance.md).
     """
     return precision == "bf16" and device == "cpu" and not _processor_has("amx_tile")
 
