@@ -74,8 +74,9 @@ class Prediction:
         group: With ``labelled``: the video's group in the manifest, if there is one.
         right: Whether the most probable class is ``label``; None if not asked for or not known, because there is no
             answer or the head does not know the class.
-        trained_on: Whether a head was trained or validated on this file, judged by its bytes or by its name (including
-            the folder if ids have one): then the answer does not show how well new videos are recognised.
+        trained_on: Whether a head was trained or validated on this file: then the answer does not show how well new
+            videos are recognised. Judged by its bytes, as another video may have the same name; by its name, with its
+            folders, where a run does not know the bytes of its clips.
         warnings: What is wrong with the file, as in ``extract``: damage, or a part that ends after the file.
         reason: Why there is no answer; empty if there is one.
     """
@@ -407,9 +408,10 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
 
 def _is_of_training(path: Path, recogniser: Recogniser) -> bool:
     file = path if is_there(path) else Path(file_of(str(path)))
-    names = Path(file_id(str(_whole(file)))).parts
-    if {names[-1:], names[-2:]} & recogniser.trained_on:
-        return True
+    if recogniser.trained_on:
+        names = Path(file_id(str(_whole(file)))).parts
+        if {names[-n:] for n in range(1, len(names) + 1)} & recogniser.trained_on:
+            return True
     return bool(recogniser.contents) and short_content(content_hash_once(file, file_stamp(file))) in recogniser.contents
 
 

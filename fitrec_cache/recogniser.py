@@ -83,9 +83,9 @@ class Recogniser:
         labels: The classes.
         may_be_unknown: Whether any clip could be answered "unknown".
         clip_seconds: Median length of all clips of the classes, those of training and of tests; None if unknown.
-        trained_on: File names of these clips, with their folder if ids have one, as parts of a path.
-        contents: Content identifiers of these files (:func:`fitrec_cache.video.spans.short_content`), as far as the
-            runs contain them.
+        contents: Content identifiers of the files on which the heads were trained or validated
+            (:func:`fitrec_cache.video.spans.short_content`), as far as the runs contain them.
+        trained_on: The ids of the others of these files, as parts of a path.
     """
 
     @plain_arguments
@@ -104,8 +104,8 @@ class Recogniser:
         self.runs = read_runs(run)
         self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
         self.model = model_id(self.runs, self._heads.ensemble)
-        self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
-        self.contents = set[str]().union(*map(_contents, self.runs))
+        self.contents = set[str]().union(*(contents for contents, _ in map(_trained_on, self.runs)))
+        self.trained_on = set[tuple[str, ...]]().union(*(ids for _, ids in map(_trained_on, self.runs)))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self._may_reuse = all(pipeline.embeds_each_alone for pipeline in self._pipelines)
         self.samples: int = self._pipelines[0].frames["samples"]
@@ -205,13 +205,10 @@ def _described(items: object) -> str:
     return f"{len(items)} ({', '.join(kinds)})" if items else "none"
 
 
-def _trained_on(run: Run) -> list[str]:
-    """Return the ids of the clips on which the head that answers was trained or validated."""
+def _trained_on(run: Run) -> tuple[set[str], set[tuple[str, ...]]]:
+    """Return the files on which the head that answers was trained or validated: contents, and ids where unknown."""
     names = SIDES if run.run_json.get("final") else SIDES[:2]
-    return [str(clip) for name in names for clip in run.run_json.get("split", {}).get(name, ())]
-
-
-def _contents(run: Run) -> set[str]:
-    """Return the content identifiers of these clips' files, as far as the run contains them."""
+    clips = [str(clip) for name in names for clip in run.run_json.get("split", {}).get(name, ())]
     told = contents_of(run.run_json)
-    return {file_of(told[clip]) for clip in _trained_on(run) if clip in told}
+    contents = {file_of(told[clip]) for clip in clips if clip in told}
+    return contents, {Path(file_id(file_of(clip))).parts for clip in clips if clip not in told}

@@ -222,7 +222,7 @@ _NEVER_UNKNOWN = (
 def predict_text(p: Prediction, *, brief: bool = False) -> str:
     """Return the most probable classes of a video; ``brief``: only the first one, in one line."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-    known = " (the head was trained on this video, or on one of the same name: this says nothing about new videos)"
+    known = " (the head was trained on this video: this says nothing about new videos)"
     together += known * p.trained_on
     lengths = p.median_lengths or 0
     if brief and p.top:
