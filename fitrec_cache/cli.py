@@ -286,8 +286,8 @@ def extract(
     preset: Annotated[
         str,
         typer.Option(
-            help="Backbone input. native: its own; grid: native, features of 3x3 cells (9 times the disk); "
-            "paper: 64x64, enlarged; table1: 64x64."
+            help="Backbone input. native: its own size and colours, of the whole frame; grid: native, "
+            "features of 3x3 cells (9 times the disk); paper: 64x64, enlarged; table1: 64x64."
         ),
     ] = "native",
     classes: ClassesOption = None,

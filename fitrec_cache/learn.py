@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from fitrec_cache.dataset.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.dataset.rules import check_rule
 from fitrec_cache.dataset.splits import check_seeds
-from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.errors import StoreError, UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, extract
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason, refuse_without_features
 from fitrec_cache.extraction.known_videos import as_extracted
@@ -29,7 +30,7 @@ from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather
 from fitrec_cache.report.records import read_records
-from fitrec_cache.runs.learned import LEARNED, time_of_last
+from fitrec_cache.runs.learned import LEARNED, chosen_by_learn, time_of_last
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.settings.poses import POSES, USUAL_POSE
 from fitrec_cache.settings.recipes import get_recipe
@@ -66,6 +67,7 @@ class LearnReport(Plain):
         page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         groups_known: Whether each clip's group (recording, person) is known.
+        earlier: The model that answered for ``out`` before this call, if it was another one; it is still there.
         notes: Notes for the user.
         seconds: Wall time of this call.
     """
@@ -82,6 +84,7 @@ class LearnReport(Plain):
     page: Path
     leaks: bool
     groups_known: bool
+    earlier: Path | None
     notes: tuple[str, ...]
     seconds: float
 
@@ -253,6 +256,9 @@ def learn(
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if m.name == lead.name)
     result = models[run](final=True)  # without tell: all notes have been passed on already
+    earlier = None
+    with suppress(StoreError):  # the damaged file may be the one that is about to be replaced
+        earlier = chosen_by_learn(out)
     page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
@@ -267,6 +273,7 @@ def learn(
         page=page.out,
         leaks=leaks,
         groups_known=all(clip.group for clip in clips),
+        earlier=earlier if earlier not in (out, run) else None,
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
@@ -301,7 +308,10 @@ def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, othe
             raise UsageError(f"{error}. Found: {'; '.join(found.notes)}") from error
         raise
     if first.name:
-        raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
+        raise UsageError(
+            f"split {split} tests each fold by a head of its own, and learn chooses and tests one model: give another "
+            f"split, or extract and then `train-head --split {split}`"
+        )
 
 
 def _first_fold(split: str, found: ClipList, cache: Path, others: Collection[str] | None) -> Fold:

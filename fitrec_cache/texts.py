@@ -166,12 +166,17 @@ def learn_text(report: LearnReport) -> str:
         "rooms"
         if answers["accuracy_ci95"][0] <= first.metrics.guessing
         else "",
+        f"its probabilities were off by {answers['ece']:.1%} there (calibration error; by chance alone some "
+        f"{answers['ece_expected']:.1%})",
         _mistakes(report.trained),
         f"then it was trained again on {plural(report.n_learned, 'clip')}, these included; done in "
         f"{lasting(report.seconds)}",
         f"report: {report.page}",
         f"use it: {command('predict', *options(run=report.out), 'VIDEO')}",
         f"        {command('watch', *options(run=report.out), 'LONG-VIDEO')}",
+        f"before this call --run {report.out} meant {report.earlier}, which can still be given"
+        if report.earlier
+        else "",
         "worth a try: the same command with --poses, which adds how people hold their bodies (downloads 9 MB once)"
         * all("-native-" in at and name not in POSES for name, at in report.extracted.features.items()),
     )
@@ -200,7 +205,7 @@ def _mistakes(report: TrainReport) -> list[str]:
     never = [f"{label} (0 of {tested[label]})" for label in sorted(tested) if not answered[label, label]]
     return [
         *([f"most often mistaken{each}: {', '.join(pairs)}"] if pairs else []),
-        *([f"never right: {listed(never, most=_MOST_CONFUSED)}"] if never else []),
+        *([f"never right{each}: {listed(never, most=_MOST_CONFUSED)}"] if never else []),
     ]
 
 

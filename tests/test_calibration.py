@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from fitrec_cache.evaluation.calibration import (
@@ -198,18 +199,31 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 
 
-@pytest.mark.parametrize("scale", [1, 20, 200])
-@pytest.mark.parametrize(("n", "sure"), [(3, 19 / 21), (39, 1 - 2 / 3 * 0.5 / 39.5)])
-def test_where_all_is_right_half_a_clip_of_any_class_keeps_answers_from_certainty(scale, n, sure):
+@pytest.mark.parametrize(("n", "scale"), [(3, 20), (3, 200), (39, 20), (39, 200)])
+def test_where_all_is_right_half_a_clip_of_any_class_keeps_answers_from_certainty(scale, n):
     """Of n + 1/2 clips, n right and half a one with an even chance: 1 - p = (1 - 1 / K) / (2 n + 1)."""
     logits = scale * np.eye(3)[np.arange(n) % 3]
     found = calibrate(logits, np.arange(n) % 3)
-    assert found.probabilities(logits).max(axis=1) == pytest.approx(sure, abs=1e-4)
+    assert found.probabilities(logits).max(axis=1) == pytest.approx(1 - 2 / 3 * 0.5 / (n + 0.5), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [6, 16, 300])
+def test_few_clips_do_not_make_answers_far_surer_than_the_head(n):
+    """The temperature is where a grid of them has the highest product of probabilities and normal density."""
+    logits, labels = draws(n, 0.3, seed=n)
+    found = calibrate(logits, labels).temperature
+    logs = np.linspace(np.log(0.1), 0, 2000)
+    p = [torch.log_softmax(torch.from_numpy(logits / np.exp(x)), 1)[range(n), labels].sum() for x in logs]
+    best = np.exp(logs[np.argmax(np.array(p) + scipy.stats.norm(0, 0.5).logpdf(logs))])
+    alone = np.exp(logs[np.argmax(p)])
+    assert found == pytest.approx(best, rel=0.01)
+    assert alone < found < 1
+    assert n < 300 or found == pytest.approx(alone, rel=0.05)
 
 
 @pytest.mark.parametrize("n", [12, 20, 300])
 def test_a_head_that_errs_gets_the_temperature_of_its_clips_alone(n):
-    """Few clips are no reason to be more modest than they say."""
+    """Few clips are no reason to be more modest than they say, if the head is surer."""
     logits = 6 * np.eye(4)[np.arange(n) % 4]
     truth = np.arange(n) % 4
     truth[0] = 1  # one is wrong

@@ -442,7 +442,10 @@ def test_lists_of_other_content_make_another_recogniser_beside(learned, video_fo
         train.write_text("\n".join(name for name in names if name not in names[::4]))
         found.append(learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **settings))
     assert found[0].run.parent != found[1].run.parent
-    assert learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **settings).run == found[1].run
+    again = learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **settings)
+    assert (again.run, again.earlier, found[1].earlier) == (found[1].run, None, found[0].run)
+    assert f"--run {tmp_path / 'out'} meant {found[0].run}, which can still be given" in learn_text(found[1])
+    assert "which can still be given" not in learn_text(again)
 
 
 def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_path, inline):
@@ -532,7 +535,7 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
     [
         ({"variant": ["lrcn"]}, "unknown variant on features 'lrcn'"),
         ({"variant": ["men"]}, "Did you mean 'mean'"),
-        ({"split": "kfold:3"}, "split kfold:3 tests by heads of several folds"),
+        ({"split": "kfold:3"}, "split kfold:3 tests each fold by a head of its own"),
         ({"split": "official1"}, "official"),
         ({"split": "randon"}, "Did you mean 'random'"),
         ({"seed": [0, 0]}, "seed"),

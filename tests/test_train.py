@@ -498,6 +498,7 @@ def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
         for matrix in counts
     ]
     lines = train_text(replace(report, runs=tuple(runs))).splitlines()
+    joint = report.runs[0].answers | {"false_alarms": 0.0}
     a, b, c = CLASSES
     said = f"most often mistaken: {b} taken for {a} (7 of 9), {b} taken for {c} (2 of 9), {a} taken for {b} (1 of 12)"
     assert said in lines
@@ -506,6 +507,8 @@ def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
     said = train_text(replace(report, runs=(right,)))
     assert "mistaken" not in said
     assert "never right" not in said
+    said = train_text(replace(report, runs=tuple(runs), ensemble=joint)).splitlines()
+    assert f"never right, by 2 seeds one by one: {b} (0 of 9)" in said
 
 
 def test_what_folds_and_seeds_reach_together_is_told():
@@ -1410,7 +1413,7 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     )
     verdicts = [n for n in report.notes if "leak" in n]
     assert len(verdicts) > 1
-    leaking = sum(": split may leak (see the pairs: " in n for n in verdicts)
+    leaking = sum(": split may leak (accuracy may be too high)" in n for n in verdicts)
     assert verdicts[-1] == ("all 6 folds (may) leak" if leaking == 6 else f"no leak found in {6 - leaking} of 6 folds")
 
 

@@ -34,7 +34,7 @@ def judged(splits, *, groups=tuple("abcde"), near=ALIKE, folds=False, rule="r", 
     return judge_splits(jobs, data, near, look=look)
 
 
-def verdict(near, *, leaks="split may leak (see the pairs: accuracy may be too high)"):
+def verdict(near, *, leaks="split may leak (accuracy may be too high)"):
     told = f"0 of 1 test clips share a group with training, {near} have a near-duplicate there"
     return f"{leaks if near else 'no leak found'}: {told} (similarity 0.900 or more)"
 

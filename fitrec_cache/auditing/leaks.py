@@ -25,7 +25,7 @@ UNLOOKED = "near-duplicates not looked for: run audit"
 UNLOOKED_IN_POSES = "near-duplicates not looked for, as poses do not show them: run audit with another backbone"
 """The same where there is nothing to compare but poses."""
 
-_MAY = "split may leak (see the pairs: accuracy may be too high)"
+_MAY = "split may leak (accuracy may be too high)"
 
 
 @dataclass(frozen=True, kw_only=True)
