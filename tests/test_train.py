@@ -1483,6 +1483,19 @@ def test_what_is_fitted_to_the_same_clips_is_fitted_once(tmp_path, features, mon
         assert (run.out / f"{name}.safetensors").read_bytes() == (tmp_path / f"alone/{name}.safetensors").read_bytes()
 
 
+def test_recipes_of_a_search_share_no_normalisation_of_another_kind_or_length():
+    values = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
+    side = Side(values=values, targets=np.arange(30) % 2, clips=np.arange(20))
+    for kind, components in (("standard", 0), ("pca", 4), ("whiten", 4), ("whiten", 3)):
+        recipe = get_recipe("native").change(normalise=kind, components=components, epochs=1, refit=False)
+        config = recipe.head_config("mean", values.shape, n_classes=2, n_train=20, attention=None)
+        shared, alone = (
+            fit(each, each, config=config, recipe=recipe, seed=0).head.state_dict()
+            for each in (side, replace(side, normalisations={}))
+        )
+        assert same(shared, alone)
+
+
 def test_no_more_normalisations_are_kept_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr("fitrec_cache.training.fit._MOST_KEPT", 2 * (8 + 8 * 4))  # a shift and a basis each
     values = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
@@ -1674,7 +1687,7 @@ def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_
     logits = torch.randn(9, n_classes, generator=torch.Generator().manual_seed(0))
     side = module.Held(values=logits[:, None], targets=targets)
     recipe = get_recipe("paper").change(balance=1.0, label_smoothing=smoothing)
-    loop = module.Loop(torch.nn.Linear(1, 1), side, None, n_classes, recipe)
+    loop = module.Loop(torch.nn.Linear(1, 1), side, None, recipe)
     logs = logits.log_softmax(dim=1)
     expected = []
     for row, k in zip(logs.tolist(), targets.tolist(), strict=True):

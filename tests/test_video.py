@@ -49,14 +49,16 @@ def eq1(n_frames, samples=20):
     return [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
 
 
-def remux(source, target, *, keep=lambda number: True, options=None):
-    """Copy packets without encoding them anew; those that ``keep`` refuses are left out."""
+def remux(source, target, *, keep=lambda number: True, earlier=0, options=None):
+    """Copy packets without encoding them anew, so many units earlier; those that ``keep`` refuses are left out."""
     with av.open(str(source)) as old, av.open(str(target), "w", options=options or {}) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         packets = [p for p in old.demux(old.streams.video[0]) if p.size]
         for number, packet in enumerate(packets):
             if keep(number):
                 packet.stream = stream
+                if earlier:
+                    packet.pts, packet.dts = packet.pts - earlier, packet.dts - earlier
                 new.mux(packet)
     return target
 

@@ -499,7 +499,10 @@ def jumbled(long_video, monkeypatch):
     return clips
 
 
-@pytest.mark.parametrize("shifts", [{8: -1}, {8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}])
+TWICE = dict.fromkeys(range(30, 39), -30) | dict.fromkeys(range(39, 48), -39)  # 18, but never 17 in a row
+
+
+@pytest.mark.parametrize("shifts", [{8: -1}, {8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}, TWICE])
 def test_frames_that_come_late_are_left_out(jumbled, shifts):
     """However late, or with the time of the one before: after a dropout a decoder still holds some from before it."""
     found, damaged = jumbled(shifts, 0.8)
@@ -560,6 +563,18 @@ def test_times_of_a_file_that_is_cut_off_in_front_are_those_that_its_parts_go_by
         pytest.raises(VideoError, match=r"ends after 3.4 s, before a window of 3 s is full: give fewer --seconds"),
     ):
         list(stream.windows(windows(3, 3), [64]))
+
+
+def test_times_of_a_file_whose_beginning_is_hidden_count_from_what_a_player_shows_first(tmp_path):
+    """As where a cut begins between key frames: an edit list hides what is only needed for decoding."""
+    whole = write_video(tmp_path / "whole.mp4", 60, gop=30)
+    path = remux(whole, tmp_path / "cut.mp4", earlier=10 * 512)  # a frame lasts for 512 / 12,800 s
+    with Stream(find_source(str(path))) as stream:
+        found = list(stream.windows(windows(0.4, 0.4), [64]))
+    assert [clip.start for clip in found] == pytest.approx([0.0, 0.4, 0.8, 1.2, 1.6])
+    assert numbers(found[0]) == [12, 14, 16, 18]
+    part = read_frames(path, sampler=lambda n: frame_indices(n, samples=4), short_side=64, span=Span(start=0, end=0.4))
+    assert [read_number(frame) for frame in part.frames] == [12, 14, 16, 18]
 
 
 @pytest.mark.parametrize(
