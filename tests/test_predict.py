@@ -1082,6 +1082,9 @@ def test_what_any_of_several_seeds_was_trained_on_is_told(tmp_path, cache_folder
     names = sorted(str(path.relative_to(video_folder)) for path in video_folder.rglob("*.avi"))
     found = predict([video_folder / name for name in names], run=tmp_path / "runs", device="cpu")
     assert [p.trained_on for p in found] == [name not in tested[0] & tested[1] for name in names]
+    renamed = [shutil.copy(video_folder / name, tmp_path / f"{i}.avi") for i, name in enumerate(names)]
+    found = predict(renamed, run=tmp_path / "runs", device="cpu")
+    assert [p.trained_on for p in found] == [name not in tested[0] & tested[1] for name in names]
 
 
 def test_backbones_whose_frames_were_stored_in_two_sizes_each_see_their_own(tmp_path, video_folder, weights, inline):

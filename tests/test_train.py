@@ -906,6 +906,8 @@ def test_a_run_is_not_overwritten_unless_asked(tmp_path, features):
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(UsageError, match=r"already holds a run.*--overwrite"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2)
+    with pytest.raises(UsageError, match=r"made with other settings \(false_alarm_rate\)"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, false_alarm_rate=0.2)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2, overwrite=True)
     assert len(metrics_of(tmp_path / "run")["history"]) == 2

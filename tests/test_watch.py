@@ -233,6 +233,25 @@ def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_vi
     assert [m.skipped for m in look(long_video, run, live=True, **settings)] == [0] * 26
 
 
+@pytest.mark.parametrize("error", [None, VideoError("lost")])
+def test_the_end_of_a_live_stream_pushes_no_window_out(run, long_video, monkeypatch, error):
+    read, found = Stream.windows, []
+
+    def windows(self, *args, **more):
+        yield from read(self, *args, **more)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(Stream, "windows", windows)
+    with Watch(str(long_video), run=run, live=True, seconds=0.4, every=0.08) as watching:
+        while watching.skipped < 26 - 2:  # two wait to be answered, and nobody asks for them
+            time.sleep(0.01)
+        time.sleep(0.3)
+        with contextlib.nullcontext() if error is None else pytest.raises(VideoError, match="lost"):
+            found.extend(watching)
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("pause", [60, 72_000])
 def test_a_pause_in_the_times_is_not_looked_at(tmp_path, run, pause):
     times = [40 * k + (1000 * pause if k >= 30 else 0) for k in range(60)]  # ms; 30 frames, a pause, 30 frames
@@ -553,6 +572,7 @@ def test_times_of_a_file_that_is_cut_off_in_front_are_those_that_its_parts_go_by
     path = remux(whole, tmp_path / "cut.ts", keep=lambda number: number >= 5)
     with Stream(find_source(str(path))) as stream:
         found = list(stream.windows(windows(0.4, 0.4), [64]))
+        assert stream.offset == 0  # a player's time begins there too, where the file's clock says 1.4 s or more
     assert [clip.start for clip in found] == pytest.approx([1.2, 1.6, 2.0, 2.4, 2.8])  # frame 30 is the first
     for clip in found:
         part = Span(start=clip.start, end=clip.end)
@@ -1453,10 +1473,11 @@ def test_a_file_that_grows_while_it_is_watched_is_told(run, long_video, tmp_path
     assert not module.watch(str(long_video), run=run, seconds=0.8, every=0.4).grew
 
 
-def test_windows_at_a_pause_are_counted(run, tmp_path):
-    times = [40 * k + (60_000 if k >= 30 else 0) for k in range(60)]
+@pytest.mark.parametrize("frames", [60, 35])  # after the pause come windows, or too few frames for one
+def test_windows_at_a_pause_are_counted(run, tmp_path, frames):
+    times = [40 * k + (60_000 if k >= 30 else 0) for k in range(frames)]
     report = module.watch(
-        str(write_video(tmp_path / "p.mkv", 60, width=80, height=64, pts=times)), run=run, seconds=0.8, every=0.4
+        str(write_video(tmp_path / "p.mkv", frames, width=80, height=64, pts=times)), run=run, seconds=0.8, every=0.4
     )
     assert report.torn == 1  # of those that begin at 0, 0.4 and 0.8 s the last is not full at 1.2 s
     assert "1 window at gaps or where the picture changes: not answered" in watch_text(report)
@@ -1508,13 +1529,14 @@ def broadcasts(*videos):
 
 def test_a_lost_stream_is_opened_again_and_its_times_go_on(run, tmp_path, monkeypatch):
     monkeypatch.setattr(watcher, "_PAUSES", (1.0, 2.0))
+    monkeypatch.setattr(Stream, "damaged", 1)
     video, short = (write_video(tmp_path / f"{n}.ts", n, width=80, height=64) for n in (60, 5))
     reasons = []
     with broadcasts(video, short, video) as source:
         settings = {"seconds": 0.8, "every": 0.8, "live": False, "reconnect": True, "lost": reasons.append}
         with Watch(source, run=run, **settings) as watching:
             found = list(itertools.islice(watching, 6))
-            assert watching.reconnected == 2
+            assert (watching.reconnected, watching.damaged) == (2, 3)
     assert [m.skipped for m in found] == [0] * 6
     assert [m.start for m in found[:3]] == pytest.approx([0.0, 0.8, 1.6])
     assert [m.start - found[3].start for m in found[3:]] == pytest.approx([0.0, 0.8, 1.6])
