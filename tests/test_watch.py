@@ -518,10 +518,11 @@ def jumbled(long_video, monkeypatch):
     return clips
 
 
+SELDOM = dict.fromkeys(range(5, 60, 3), -1)  # 19 over the whole video
 TWICE = dict.fromkeys(range(30, 39), -30) | dict.fromkeys(range(39, 48), -39)  # 18, but never 17 in a row
 
 
-@pytest.mark.parametrize("shifts", [{8: -1}, {8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}, TWICE])
+@pytest.mark.parametrize("shifts", [{8: -1}, {8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}, TWICE, SELDOM])
 def test_frames_that_come_late_are_left_out(jumbled, shifts):
     """However late, or with the time of the one before: after a dropout a decoder still holds some from before it."""
     found, damaged = jumbled(shifts, 0.8)
@@ -1473,14 +1474,15 @@ def test_a_file_that_grows_while_it_is_watched_is_told(run, long_video, tmp_path
     assert not module.watch(str(long_video), run=run, seconds=0.8, every=0.4).grew
 
 
-@pytest.mark.parametrize("frames", [60, 35])  # after the pause come windows, or too few frames for one
-def test_windows_at_a_pause_are_counted(run, tmp_path, frames):
-    times = [40 * k + (60_000 if k >= 30 else 0) for k in range(frames)]
+# After a pause come windows, or too few frames for one; at each pause one of the windows, each 0.4 s, is not full.
+@pytest.mark.parametrize(("frames", "pauses", "torn"), [(60, [30], 1), (35, [30], 1), (90, [30, 60], 2)])
+def test_windows_at_a_pause_are_counted(run, tmp_path, frames, pauses, torn):
+    times = [40 * k + 60_000 * sum(k >= pause for pause in pauses) for k in range(frames)]
     report = module.watch(
         str(write_video(tmp_path / "p.mkv", frames, width=80, height=64, pts=times)), run=run, seconds=0.8, every=0.4
     )
-    assert report.torn == 1  # of those that begin at 0, 0.4 and 0.8 s the last is not full at 1.2 s
-    assert "1 window at gaps or where the picture changes: not answered" in watch_text(report)
+    assert report.torn == torn  # of those that begin at 0, 0.4 and 0.8 s the last is not full at 1.2 s
+    assert f"{torn} window{'s' * (torn > 1)} at gaps or where the picture changes: not answered" in watch_text(report)
 
 
 def test_what_is_too_slow_for_a_live_stream_is_told_in_seconds(run, long_video, monkeypatch):
