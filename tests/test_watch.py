@@ -1330,17 +1330,17 @@ def push(live, numbers, *, at=0.0, size=(160, 128), rate=25):
 def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, tmp_path, taken, origin, rate):
     """Their times are floats, a little beside those of the file, and of the samples."""
     video = write_video(tmp_path / "v.avi", 3 * rate, **LOSSLESS | {"fps": rate})
-    expected = look(video, run, seconds=1.25, every=0.5)
+    expected = look(video, run, seconds=1.0, every=0.4)
     of_file = taken.copy()
     taken.clear()
-    live = FrameWatch(run, seconds=1.25, every=0.5)
-    assert (live.seconds, live.every, live.labels) == (1.25, 0.5, ["Hop", "Lunge", "Squat"])
+    live = FrameWatch(run, seconds=1.0, every=0.4)
+    assert (live.seconds, live.every, live.labels) == (1.0, 0.4, ["Hop", "Lunge", "Squat"])
     for least in (None, 0.9):
         for each in (FrameWatch(run, unknown_below=least), Watch(str(video), run=run, unknown_below=least)):
             assert (each.labels, each.may_be_unknown) == (live.labels, least is not None)
     found = push(live, range(3 * rate + 1), at=origin, rate=rate)
     assert taken == of_file
-    assert len(found) == 4
+    assert len(found) == 6
     assert [m.start for m in found] == pytest.approx([m.start for m in expected])
     assert [m.end for m in found] == pytest.approx([m.end for m in expected])
     for one, other in zip(found, expected, strict=True):  # colours differ a little: the file's are not RGB
