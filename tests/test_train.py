@@ -747,6 +747,7 @@ def test_several_seeds_give_a_folder_each_with_mean_and_deviation(tmp_path):
     report = train_head(out=tmp_path / "run", features=path, variant="mean", seed=[0, 1, 2], epochs=3, split="random")
     values = [metrics_of(tmp_path / "run" / f"seed-{s}")["accuracy"] for s in (0, 1, 2)]
     figures = report.to_dict()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == figures
     assert figures["accuracy_mean"] == pytest.approx(sum(values) / 3)
     mean = sum(values) / 3
     assert figures["accuracy_std"] == pytest.approx((sum((v - mean) ** 2 for v in values) / 2) ** 0.5)
@@ -1324,6 +1325,11 @@ def test_classes_left_out_are_unknown(tmp_path):
         split_seed=0,
         **FAST,
     )
+    one = seeds.runs[0]
+    assert one.unknown["detected"] != one.unknown["auroc"]
+    assert [one.answers[name] for name in ("detected", "auroc")] == [
+        one.unknown[name] for name in ("detected", "auroc")
+    ]
     together = seeds.ensemble
     mean = 0
     for one in seeds.runs:
@@ -1911,6 +1917,7 @@ def test_a_call_that_is_refused_leaves_the_seeds_that_are_there_to_answer(tmp_pa
 def test_seeds_of_which_one_has_no_final_head_are_not_called_final(tmp_path, cache_folder):
     usual = {"out": tmp_path / "runs", "cache": cache_folder, "variant": "mean", "backbone": ["test_resnet"]}
     assert train_head(**usual, seed=[0, 1], epochs=1, final=True).final
+    assert train_head(**usual, seed=[0, 1], epochs=1).final  # they are kept
     later = train_head(**usual, seed=[0, 1, 2], epochs=1)
     assert [(run.out / "final.safetensors").exists() for run in later.runs] == [True, True, False]
     assert not later.final
