@@ -241,7 +241,7 @@ def _begin(
     learner.to(device)
     learned = _hold(train, device, normalise, average=average)
     judged = None if val is None else _hold(val, device, normalise, average=average)
-    return head, Loop(learner, learned, judged, recipe)
+    return head, Loop(learner, learned, judged, config.n_classes, recipe)
 
 
 def _fit_normalisation(normalise: Normalisation, side: Side) -> None:

@@ -29,11 +29,11 @@ class Held:
 class Loop:
     """One training run: epochs over the training side, each followed by a validation if there is a validation side."""
 
-    def __init__(self, head: nn.Module, train: Held, val: Held | None, recipe: Recipe) -> None:
+    def __init__(self, head: nn.Module, train: Held, val: Held | None, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
         trainable = [p for p in head.parameters() if p.requires_grad]
         self.optimiser = AdamW(trainable, weight_decay=recipe.weight_decay)
-        self.weight = _class_weights(train.targets, recipe.balance)
+        self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
     def run(self, bar: Any) -> tuple[list[dict[str, float]], int]:
         """Train, and restore the weights of the epoch to keep; return the history and that epoch."""
@@ -130,14 +130,11 @@ class Loop:
         return float(loss), float((logits.argmax(dim=1) == targets).float().mean())
 
 
-def _class_weights(targets: Tensor, power: float) -> Tensor | None:
-    """Return the weight of each class in the loss, 1 on average over the clips; None if all are equal.
-
-    Infinite for a class without clips, or missing behind the last class that has any: nothing looks it up.
-    """
+def _class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor | None:
+    """Return the weight of each class in the loss, 1 on average over the clips; None if all are equal."""
     if not power:
         return None
-    counts = torch.bincount(targets).float()
+    counts = torch.bincount(targets, minlength=n_classes).clamp(min=1).float()  # (K,)
     weights = counts**-power
     return weights / weights[targets].mean()
 
