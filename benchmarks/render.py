@@ -362,7 +362,7 @@ def _folded(title: str, lines: Iterable[str]) -> list[str]:
 
 
 def learn() -> str:
-    """The end of what `learn` printed, on the first ten clips by name of BicepsCurl, PushUp and Squat."""
+    """The end of what `learn` printed, on the first forty clips by name of five classes."""
     command, *lines = (ROOT / "benchmarks/results/learn.txt").read_text().splitlines()
     chosen = next(number for number, line in enumerate(lines) if line.startswith("chosen: "))
     return "\n".join(["```", command, "...", *lines[chosen:], "```"])
