@@ -152,6 +152,17 @@ class Recogniser:
             top=tuple((self.labels[i], p) for i, p in pairs), weights=tuple(attention.tolist()), unknown=bool(unknown)
         )
 
+    def answer(self, path: Path) -> Answer:
+        """Return the answer of the heads for a video, which is decoded in this process and for as long as that takes.
+
+        Raises:
+            VideoError: If the video cannot be used.
+        """
+        from fitrec_cache.video.decoding import DecodeJob, decode_clip
+
+        jobs = {side: DecodeJob(path=path, samples=self.samples, short_side=side) for side in self.short_sides}
+        return self({side: decode_clip(job).jpegs for side, job in jobs.items()})
+
     def _embed(self, files: Mapping[int, list[bytes]]) -> list[NDArray[Any]]:
         """Return the values of each pipeline, ``(T, ...)``."""
         frames = {side: _decoded(items, side) for side, items in files.items()}

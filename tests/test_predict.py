@@ -420,6 +420,17 @@ def test_memory_that_was_freed_is_kept_for_the_next_video(run, video_folder, mon
     assert calls == [1]
 
 
+def test_a_recogniser_answers_a_file_as_predict_does(run, tmp_path, video_folder):
+    video, recogniser = next(video_folder.rglob("*.avi")), Recogniser(run, device="cpu")
+    (found,) = predict([video], run=run, device="cpu", top=3)
+    for path in (video, str(video)):
+        answer = recogniser.answer(path)
+        assert (answer.top, answer.weights) == (found.top, tuple(weight for _, weight in found.attention))
+    (tmp_path / "note.mp4").write_text("no video")
+    with pytest.raises(VideoError, match="not a video"):
+        recogniser.answer(tmp_path / "note.mp4")
+
+
 def test_several_threads_may_ask_one_recogniser(run):
     recogniser = Recogniser(run, device="cpu")
     (side,) = recogniser.short_sides
