@@ -104,8 +104,9 @@ class Recogniser:
         self.runs = read_runs(run)
         self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
         self.model = model_id(self.runs, self._heads.ensemble)
-        self.contents = set[str]().union(*(contents for contents, _ in map(_trained_on, self.runs)))
-        self.trained_on = set[tuple[str, ...]]().union(*(ids for _, ids in map(_trained_on, self.runs)))
+        contents, ids = zip(*map(_trained_on, self.runs), strict=True)
+        self.contents = set[str]().union(*contents)
+        self.trained_on = set[tuple[str, ...]]().union(*ids)
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self._may_reuse = all(pipeline.embeds_each_alone for pipeline in self._pipelines)
         self.samples: int = self._pipelines[0].frames["samples"]

@@ -1695,7 +1695,7 @@ def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_
     logits = torch.randn(9, n_classes, generator=torch.Generator().manual_seed(0))
     side = module.Held(values=logits[:, None], targets=targets)
     recipe = get_recipe("paper").change(balance=1.0, label_smoothing=smoothing)
-    loop = module.Loop(torch.nn.Linear(1, 1), side, None, recipe)
+    loop = module.Loop(torch.nn.Linear(1, 1), side, None, n_classes, recipe)
     logs = logits.log_softmax(dim=1)
     expected = []
     for row, k in zip(logs.tolist(), targets.tolist(), strict=True):

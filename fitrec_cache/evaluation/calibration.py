@@ -91,8 +91,8 @@ def calibrate(
         The temperature between 0.1 and 100 with the lowest cross-entropy, and the threshold for that share.
 
         Few clips are often answered better than new ones will be. So that they do not make answers far surer than the
-        head, a temperature t below 1 adds log(t)^2 / (2 0.5^2) to the sum of cross-entropies: the logarithm of a
-        normal prior. With hundreds of clips that does not matter.
+        head, a temperature t below 1 adds log(t)^2 / (2 0.5^2) to the sum of cross-entropies, as a normal
+        prior does. With hundreds of clips that does not matter.
 
         If all N clips are answered correctly, the cross-entropy would keep falling with the temperature. Half a clip is
         then added, whose output is the average of the others' and whose class may be any with equal probability.
