@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from parts import FRAME_SIZE, SAMPLES, clip_cosine, manifest, spread
+from parts import SAMPLES, clip_cosine, manifest, spread, stored_frames
 
 from fitrec_cache.backbones.backbone import Backbone, load_backbone
 from fitrec_cache.common.devices import find_device
 from fitrec_cache.extract import extract
-from fitrec_cache.video.decoding import DecodeJob, decode_clip
-from fitrec_cache.video.jpeg import decode_frames
 
 #: What nvidia-smi is asked, five times a second.
 ASKED = {"utilization.gpu": "busy_percent", "memory.used": "memory_mb", "power.draw": "watts"}
@@ -78,8 +76,7 @@ def embed_seconds(model: Backbone, inputs: Sequence[Any]) -> float:
 def one_way(text: str, compiled: bool, clips: Sequence[Path], args: argparse.Namespace) -> dict[str, Any]:
     """Time one backbone: alone, from videos, from stored frames."""
     model = load_backbone(text, device=args.device, compiled=compiled)
-    jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips[:COMPARED]]
-    ready = [model.prepare(decode_frames(decode_clip(job).jpegs)) for job in jobs]
+    ready = [model.prepare(frames) for frames in stored_frames(clips[:COMPARED])]
     model.compile_for(SAMPLES)
     rows: dict[str, list[float]] = {"ready": [], "videos": [], "frames": []}
     runs = []

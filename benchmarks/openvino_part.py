@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from parts import BACKBONES, FRAME_SIZE, SAMPLES, choose, clip_cosine, ratio, seconds, spread
+from parts import BACKBONES, SAMPLES, choose, clip_cosine, ratio, seconds, spread, stored_frames
 from torch import Tensor, nn
 
 from fitrec_cache.backbones.backbone import Backbone, load_backbone
 from fitrec_cache.backbones.pretrained import EMBEDDED
 from fitrec_cache.common.memory import keep_freed_memory
-from fitrec_cache.video.decoding import DecodeJob, decode_clip
-from fitrec_cache.video.jpeg import decode_frames
 
 #: Clips of a repeat.
 CLIPS = 20
@@ -66,8 +64,7 @@ def openvino(args: argparse.Namespace) -> dict[str, Any]:
 
 def _one(text: str, clips: list[Path], repeats: int) -> dict[str, Any]:
     eager, compiled = (load_backbone(text, precision="fp32", device="cpu", compiled=c) for c in (False, True))
-    jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
-    ready = [eager.prepare(decode_frames(decode_clip(job).jpegs)) for job in jobs]
+    ready = [eager.prepare(frames) for frames in stored_frames(clips)]
     ways: dict[str, Any] = {"eager": eager, "compiled": compiled}
     preparing = {
         "compiled": seconds(lambda: compiled.compile_for(SAMPLES)),

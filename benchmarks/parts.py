@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.common.devices import cores
-from fitrec_cache.video.decoding import DecodeJob, DecoderPool
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, decode_clip
+from fitrec_cache.video.jpeg import decode_frames
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
@@ -98,6 +99,12 @@ def write_parts(
         result[name] = parts[name](args) | {"machine": machine()}
         result.setdefault("seconds", {})[name] = time.perf_counter() - started
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def stored_frames(clips: Iterable[Path]) -> list[torch.Tensor]:
+    """Return the frames of each clip as a cache stores them."""
+    jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
+    return [decode_frames(decode_clip(job).jpegs) for job in jobs]
 
 
 def decode_all(clips: Sequence[Path]) -> float:

@@ -38,6 +38,7 @@ from parts import (
     ratio,
     seconds,
     spread,
+    stored_frames,
 )
 from precisions import precisions
 
@@ -45,8 +46,6 @@ from fitrec_cache import extract
 from fitrec_cache.backbones.backbone import load_backbone
 from fitrec_cache.common.memory import keep_freed_memory
 from fitrec_cache.video import video
-from fitrec_cache.video.decoding import DecodeJob, decode_clip
-from fitrec_cache.video.jpeg import decode_frames
 from fitrec_cache.video.sampling import frame_indices
 
 
@@ -56,10 +55,7 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     clips = choose(args.videos, args.clips)
     text = f"{name}={args.weights / name}.safetensors"
     best = load_backbone(text, compiled=not args.eager, device="cpu")
-    ready = [
-        decode_frames(decode_clip(DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE)).jpegs) for c in clips[:20]
-    ]
-    ready = [best.prepare(frames) for frames in ready]
+    ready = [best.prepare(frames) for frames in stored_frames(clips[:20])]
     compiled_in = seconds(lambda: best.compile_for(SAMPLES))
     taken = [seconds(lambda: best.embed_prepared(ready[0])) for _ in range(4)][1:]
     shares = divide(clips, args.repeats, statistics.median(taken))
