@@ -268,8 +268,8 @@ def labelled_text(found: list[Prediction]) -> str:
         f"{len(named)}, {sum(bool(p.right) for p in named)} are right"
         if len(named) < len(tested)
         else "",
-        f"  left out, as they are training videos or named like them: {seen}, {known} of them right; if they are "
-        "different videos, rename their files or folders"
+        "  left out, as they are training videos, or named like them where the run does not know their bytes: "
+        f"{seen}, {known} of them right"
         if seen
         else "",
         f"  left out, of classes that the head does not know: {listed(strange)}" if strange else "",

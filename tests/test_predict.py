@@ -790,8 +790,8 @@ def test_what_labelled_videos_were_taken_for_is_told():
         "macro F1 50.0%",
         "  Hop taken for Clap: 2",
         "  1 of these were answered unknown, and the nearest class counted; of the other 2, 1 are right",
-        "  left out, as they are training videos or named like them: 2, 1 of them right; if they are different videos, "
-        "rename their files or folders",
+        "  left out, as they are training videos, or named like them where the run does not know their bytes: 2, 1 of "
+        "them right",
         "  left out, of classes that the head does not know: Row",
     ]
 
