@@ -369,14 +369,6 @@ def learn(
     classes: ClassesOption = None,
     root: RootOption = None,
     group_by: GroupByOption = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Remove clips of an earlier call that are no longer among VIDEOS; their data stays on disk (see "
-            "extract --erase).",
-        ),
-    ] = False,
     split: Annotated[
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
     ] = "auto",

@@ -120,7 +120,6 @@ def learn(
     classes: str | None = None,
     root: Path | None = None,
     group_by: str | None = None,
-    prune: bool = False,
     split: str = "auto",
     seed: Sequence[int] = (0, 1, 2),
     epochs: int | None = None,
@@ -139,7 +138,8 @@ def learn(
 
     An interrupted call is resumed. If videos were added or settings changed, the same call makes a new recogniser
     beside the earlier one: each set of clips, split and settings has its own folder in ``out/runs``, with
-    ``learn.json`` and ``report.html``.
+    ``learn.json`` and ``report.html``. Clips of earlier calls that are not among ``videos`` are not used, unless a
+    folder cannot be read; their features are kept.
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
@@ -154,7 +154,6 @@ def learn(
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
         group_by: The manifest column with a clip's group, or ``folder``.
-        prune: Take out clips of an earlier call that are not among ``videos``, such as deleted ones.
         split: A rule of :func:`fitrec_cache.dataset.folds.make_folds` that makes a single split.
         seed: Seeds of the initial weights and the batch order; the heads of all seeds answer together.
         epochs: Exact number of epochs; None for the recipe's.
@@ -187,7 +186,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     refuse_answer(clip.label for clip in found.clips)
     notes, cache = Notes(tell), out / "cache"
-    _check_split(split, found, cache, notes, others=() if prune else _labels(found, classes))
+    _check_split(split, found, cache, notes)
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of else text
@@ -201,7 +200,7 @@ def learn(
         classes=classes,
         root=root,
         group_by=group_by,
-        prune=prune,
+        prune=not found.unread,  # otherwise clips may only seem to be missing
         device=device,
         compile=compile,
         progress=progress,
@@ -293,15 +292,10 @@ def _inputs(names: Collection[str], *, poses: bool) -> list[tuple[str, ...]]:
     return [(name, *beside) for name in names if name not in beside]
 
 
-def _labels(found: ClipList, classes: str | None) -> set[str] | None:
-    """Return the classes that were chosen and found; None for all, also those that only earlier calls had."""
-    return None if classes is None else {clip.label for clip in found.clips}
-
-
-def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, others: Collection[str] | None) -> None:
+def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None:
     """Raise UsageError if the clips cannot be split in this way, together with the notes on them, which may say why."""
     try:
-        first = _first_fold(split, found, cache, others)
+        first = _first_fold(split, found, cache)
     except UsageError as error:
         notes.add(*found.notes)
         if notes.tell is None and found.notes:
@@ -314,16 +308,12 @@ def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, othe
         )
 
 
-def _first_fold(split: str, found: ClipList, cache: Path, others: Collection[str] | None) -> Fold:
-    """Split the clips as they will be in the cache; with files read, which is slow, only if it fails otherwise.
-
-    Then clips of earlier calls count, too, if they are of classes in ``others``; None: of all.
-    """
+def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
+    """Split the clips as they will be in the cache; with files read, which is slow, only if it fails otherwise."""
     try:
         return folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)[0]
     except UsageError:
-        clips = as_extracted(found, cache, read=True, others=others)
-        return folds_of_clips(split, clips, seed=_SPLIT_SEED)[0]
+        return folds_of_clips(split, as_extracted(found, cache, read=True), seed=_SPLIT_SEED)[0]
 
 
 def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int | None, jobs: int) -> None:
@@ -376,7 +366,7 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
         if len(keys) < len(every):
             raise UsageError(
                 f"{plural(len(every) - len(keys), 'clip has', 'clips have')} no features of {name}, from an earlier "
-                "call: give --prune to remove what is not among the videos, or first "
+                "call: make readable what cannot be read now, or first "
                 f"`{command('extract', cache=cache.folder, backbone=name)}`, with --preset and --compile as here"
             )
 

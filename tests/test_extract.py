@@ -372,7 +372,7 @@ def test_parts_that_a_table_no_longer_has_are_named(run, tmp_path, videos):
     stale = "training will still use 1 part of these files no longer listed: Hop/v_Hop_g01_c01.avi#t="
     assert any(note.startswith(stale) for note in notes)
     assert any(note.startswith("training will also use 4 clips of the cache not among these videos") for note in notes)
-    assert any(note.endswith("If that is not meant, --prune removes 5 clips") for note in notes)
+    assert any(note.endswith("If that is not meant, `extract --prune` removes 5 clips") for note in notes)
     run(prune=True)  # as the README says: all parts are forgotten
     assert not any("of these files" in note for note in run(table, root=videos).notes)
     clips = {clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}

@@ -281,13 +281,25 @@ def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(le
     assert more.run.parent != tmp_path / report.run.parent.relative_to(out.parent)
     assert {p: p.read_bytes() for p in old} == old
     hops[0].unlink()
-    assert any(
-        note.endswith("If that is not meant, --prune removes 1 clip")
-        for note in learn(tmp_path / "videos", **common).notes
-    )
-    less = learn(tmp_path / "videos", prune=True, **common)
+    less = learn(tmp_path / "videos", **common)
+    assert any(note == "removed, as not among these videos: 1 clip: Hop/v_Hop_g01_c01.avi" for note in less.notes)
     assert (less.n_learned, less.extracted.done) == (12, 0)
     assert less.run.parent not in (report.run.parent, more.run.parent)
+    shutil.copy(video_folder / "Hop" / hops[0].name, hops[0])
+    again = learn(tmp_path / "videos", **common)  # nothing is lost: neither features nor heads are made again
+    assert (again.n_learned, again.extracted.done, again.run) == (13, 0, more.run)
+
+
+def test_clips_that_may_only_seem_to_be_missing_are_used(learned, video_folder, tmp_path, inline):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(video_folder, tmp_path / "videos")
+    (lost := next((tmp_path / "videos" / "Hop").iterdir())).unlink()
+    (tmp_path / "videos" / "Hop" / "more").symlink_to(tmp_path / "drive")
+    less = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
+    assert (less.n_learned, less.extracted.unread) == (12, (str(tmp_path / "videos" / "Hop" / "more"),))
+    used = "training will also use 1 clip of the cache not among these videos"
+    assert any(note.startswith(f"{used}: Hop/{lost.name}. If") for note in less.notes)
 
 
 def test_files_renamed_all_at_once_are_split_by_the_groups_that_they_had(learned, video_folder, tmp_path, inline):
@@ -307,23 +319,18 @@ def test_files_renamed_all_at_once_are_split_by_the_groups_that_they_had(learned
     assert not sides[2] & (sides[0] | sides[1])
 
 
-def test_further_clips_may_be_of_one_class_where_those_of_earlier_calls_are_used_too(
-    learned, video_folder, tmp_path, inline
-):
-    report, out, backbones, _ = learned
+def test_clips_that_cannot_be_split_take_none_out(learned, video_folder, tmp_path, inline):
+    _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
     shutil.copytree(video_folder / "Squat", tmp_path / "videos" / "Squat")
     for path in (tmp_path / "videos" / "Squat").iterdir():
         path.rename(path.with_name(path.name.replace("_c01", "_c07")))
     common = {"out": tmp_path / "out", "backbone": backbones, **FAST}
-    again = learn(tmp_path / "videos", **common)
-    assert (again.extracted.done, again.n_learned) == (0, report.n_learned)
-    with pytest.raises(UsageError, match="got one class, 'Squat'"):
-        learn(tmp_path / "videos", **common, prune=True)
-    assert not any(clip.problem for clip in Cache(tmp_path / "out" / "cache").clips())  # before anything was removed
-    with pytest.raises(UsageError, match="got one class, 'Squat'"):
-        learn(tmp_path / "videos", **common | {"out": tmp_path / "out"}, classes="Squat")
-    assert len(Cache(tmp_path / "out" / "cache").clips()) == 16
+    for classes in (None, "Squat"):
+        with pytest.raises(UsageError, match="got one class, 'Squat'"):
+            learn(tmp_path / "videos", **common, classes=classes)
+    clips = Cache(tmp_path / "out" / "cache").clips()
+    assert (len(clips), any(clip.problem for clip in clips)) == (12, False)
 
 
 def test_a_file_that_fails_now_is_not_said_to_be_useless_where_its_earlier_video_is_used(
@@ -394,13 +401,15 @@ def test_backbones_that_know_different_clips_are_not_compared(learned, video_fol
     _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
     shutil.copytree(video_folder, tmp_path / "videos")
-    shutil.rmtree(tmp_path / "videos" / "Hop")
+    shutil.rmtree(hops := tmp_path / "videos" / "Hop")
+    hops.symlink_to(tmp_path / "drive")
     common = {"out": tmp_path / "out", "backbone": [backbones[0], weights("test_efficientnet")], **FAST}
     with pytest.raises(
-        UsageError, match="4 clips have no features of test_efficientnet, from an earlier call: give --prune"
+        UsageError, match="4 clips have no features of test_efficientnet, from an earlier call: make readable"
     ):
         learn(tmp_path / "videos", **common)
-    report = learn(tmp_path / "videos", prune=True, **common)
+    hops.unlink()
+    report = learn(tmp_path / "videos", **common)
     assert report.n_learned == 8
     assert {m.n for m in report.models} == {report.trained.runs[0].n_test}
 

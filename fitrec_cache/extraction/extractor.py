@@ -192,7 +192,7 @@ class Extractor:
         if prune is None and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
             self.notes.add(
                 f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
-                f"{some(names)}. If that is not meant, --prune removes {plural(len(gone), 'clip')}"
+                f"{some(names)}. If that is not meant, `extract --prune` removes {plural(len(gone), 'clip')}"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             many = plural(len(kept), "clip of the cache was", "clips of the cache were")

@@ -5,7 +5,7 @@ Thus renaming, renumbering or cutting a file into parts loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -123,16 +123,13 @@ def group_beside(clip: Clip, known: HeldClip) -> str | None:
     return known.group or clip.group
 
 
-def as_extracted(
-    found: ClipList, cache: Path, *, read: bool = False, others: Collection[str] | None = ()
-) -> list[Clip]:
+def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Clip]:
     """Return clips with the groups and columns that they will have in a cache; the cache need not exist.
 
     Args:
         found: The clips.
         cache: The cache folder.
         read: Whether to read the files, which recognises renamed files by their content; otherwise names are used.
-        others: Classes whose usable clips in the cache are added, where they are not among these; None: all.
 
     Raises:
         StoreError: If it is not a cache, or is damaged.
@@ -141,18 +138,11 @@ def as_extracted(
         return list(found.clips)
     opened = Cache(cache)
     told, held = KnownVideos(opened), {clip.clip_id: clip for clip in opened.entries()}
-    contents = set()
 
     def as_in_cache(clip: Clip) -> Clip:
         known = before = held.get(clip.clip_id)
         if read and clip.path is not None:
-            contents.add(content := content_of(clip.path, clip.span))
-            known = told.of(content, before)
+            known = told.of(content_of(clip.path, clip.span), before)
         return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
 
-    clips = [as_in_cache(clip) for clip in found.clips]
-    for e in opened.clips() if others is None or others else ():
-        wanted = others is None or e.label in others
-        if wanted and not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
-            clips.append(Clip(clip_id=e.clip_id, label=e.label, file=e.clip_id, group=e.group, extra=e.extra))
-    return clips
+    return [as_in_cache(clip) for clip in found.clips]
