@@ -24,12 +24,12 @@ LEAKING = "split leaks (accuracy probably too high)"
 NOT_LOOKED = "near-duplicates not looked for: run audit"
 
 
-def judged(splits, *, groups=tuple("abcde"), near=ALIKE, folds=False, rule="r", rooms="vwxyz", look=lambda _: None):
+def judged(splits, *, groups=tuple("abcde"), near=ALIKE, folds=0, rule="r", rooms="vwxyz", look=lambda _: None):
     jobs = []
     for seed, split in enumerate(splits):
         sides = {name: np.array(clips) if name in SOUND else clips for name, clips in split.items()}
-        fold = Fold(name=f"0{seed + 1}" if folds else "", split=Split(rule=rule, **{"notes": ()} | sides))
-        jobs.append(Job(fold, 7 if folds else seed, Path(f"{seed}"), False))
+        fold = Fold(name=f"0{seed % folds + 1}" if folds else "", split=Split(rule=rule, **{"notes": ()} | sides))
+        jobs.append(Job(fold, 7 + seed // folds if folds else seed, Path(f"{seed}"), False))
     data = SimpleNamespace(groups=groups, only_poses=False, extra=[{"room": room} for room in rooms])
     return judge_splits(jobs, data, near, look=look)
 
@@ -83,15 +83,24 @@ def test_a_class_that_cannot_be_learned_is_wrong_and_a_sound_verdict_is_not():
     ],
 )
 def test_of_folds_those_that_leak_are_named_and_the_others_counted(groups, near, fold, rest):
-    found = judged([SOUND, LEAKS], groups=groups, near=near, folds=True)
+    found = judged([SOUND, LEAKS], groups=groups, near=near, folds=2)
     what = "near-duplicate" if groups == NONE_KNOWN else "leak"
-    said = (f"fold 02, seed 7: {fold}", f"no {what} found in 1 of 2 folds{rest}")
+    said = (f"fold 02: {fold}", f"no {what} found in 1 of 2 folds{rest}")
     assert (found.leaks, found.wrong, found.notes) == (True, said, said)
-    assert judged([LEAKS, LEAKS], groups=groups, near=near, folds=True).notes[2:] == (f"all 2 folds (may) leak{rest}",)
+    assert judged([LEAKS, LEAKS], groups=groups, near=near, folds=2).notes[2:] == (f"all 2 folds (may) leak{rest}",)
+
+
+def test_of_folds_seeds_are_named_only_where_it_differs_what_is_said():
+    assert judged([SOUND, LEAKS, SOUND, LEAKS], folds=2).notes == judged([SOUND, LEAKS], folds=2).notes
+    differing = judged([SOUND, LEAKS, LEAKS, LEAKS], folds=2).notes
+    named = [f"fold {name}: {verdict(1)}" for name in ("02, seed 7", "01, seed 8", "02, seed 8")]
+    assert list(differing) == [*named, "no leak found in 1 of 4 folds"]
+    nothing = judged([SOUND, LEAKS] * 3, groups=NONE_KNOWN, near=None, folds=2).notes
+    assert nothing == (f"not known whether the 2 folds leak: groups are unknown, {NOT_LOOKED}",)
 
 
 def test_of_folds_of_which_nothing_is_known_nothing_is_said_to_be_sound():
-    found = judged([SOUND, LEAKS], groups=NONE_KNOWN, near=None, folds=True)
+    found = judged([SOUND, LEAKS], groups=NONE_KNOWN, near=None, folds=2)
     assert found.notes == (f"not known whether the 2 folds leak: groups are unknown, {NOT_LOOKED}",)
     assert (found.leaks, found.wrong) == (False, ())
 
@@ -106,7 +115,7 @@ def test_of_folds_of_which_nothing_is_known_nothing_is_said_to_be_sound():
 )
 def test_rooms_that_one_fold_has_in_training_and_validation_are_told(rule, rooms, told):
     splits = [SOUND, {"train": [0, 3], "val": [1], "test": [2]}]
-    notes = judged(splits, near=None, folds=True, rule=rule, rooms=rooms).notes
+    notes = judged(splits, near=None, folds=2, rule=rule, rooms=rooms).notes
     assert any(note.startswith("validation clips are of a room that training has too: ") for note in notes) is told
 
 

@@ -58,24 +58,28 @@ def judge_splits(
 def _verdicts(
     judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None, unlooked: str
 ) -> list[str]:
-    """Return one line on whether each split leaks; for folds, one per leaking fold and a summary of the others."""
+    """Return one line on whether each split leaks; for folds, one per leaking fold and a summary of the others.
+
+    Seeds are named only if they test different clips in a fold, or something else is said of it.
+    """
     if not judged[0][0].fold.name:
         texts = [said.text for _, said in judged]
         if len(set(texts)) == 1:  # as with lists, whose sides do not depend on the seed
             return texts[:1]
         return [f"seed {job.seed}: {said.text}" for job, said in judged]
-    lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
-    sound = len(judged) - len(lines)
+    distinct = {(job.fold.name, job.fold.split.test.tobytes(), said.text) for job, said in judged}
+    alike = len(distinct) == len({job.fold.name for job, _ in judged})
+    folds = {f"fold {job.fold.name}" + (f", seed {job.seed}" if not alike else ""): said for job, said in judged}
+    lines = [f"{name}: {said.text}" for name, said in folds.items() if said.leaks]
+    sound = len(folds) - len(lines)
     missing = sum(group is None for group in groups)
     if near is None and missing == len(groups):
-        return [f"not known whether the {len(judged)} folds leak: groups are unknown, {unlooked}"]
+        return [f"not known whether the {len(folds)} folds leak: groups are unknown, {unlooked}"]
     unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
     unknown = "; groups are unknown" if missing == len(groups) else unknown
     not_looked = f"; {unlooked}" if near is None else ""
     nothing = "near-duplicate" if missing == len(groups) else "leak"
-    summary = (
-        f"no {nothing} found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds (may) leak"
-    )
+    summary = f"no {nothing} found in {sound} of {len(folds)} folds" if sound else f"all {len(folds)} folds (may) leak"
     return [*lines, f"{summary}{unknown}{not_looked}"]
 
 
