@@ -46,6 +46,12 @@ _SPLIT_SEED = 0
 
 _RECIPE = "native"
 
+#: Folds of the command that tests every clip, and from which width of the test's interval on it is told.
+_FOLDS, _WIDE = "kfold:5", 0.2
+
+#: Splits that ``learn`` draws: the user gave no sides.
+_DRAWN = ("auto", "group", "random")
+
 #: The greatest number of reasons for not using clips that are told.
 _MOST_REASONS = 10
 
@@ -68,6 +74,8 @@ class LearnReport(Plain):
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         groups_known: Whether each clip's group (recording, person) is known.
         earlier: The model that answered for ``out`` before this call, if it was another one; it is still there.
+        in_folds: A command that tests the chosen model on every clip, by heads trained without it; None if the
+            accuracy's interval is narrow, or the clips cannot be divided in this way.
         notes: Notes for the user.
         seconds: Wall time of this call.
     """
@@ -85,6 +93,7 @@ class LearnReport(Plain):
     leaks: bool
     groups_known: bool
     earlier: Path | None
+    in_folds: str | None
     notes: tuple[str, ...]
     seconds: float
 
@@ -252,18 +261,30 @@ def learn(
         leaks |= models[folder](tell=partial(once, of="+".join(names) * (len(inputs) > 1))).leaks
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as on the page
-    run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
+    names, run = next((names, at) for names, _, at in heads if lead.first.folder.is_relative_to(at))
     best = next(m for m in compared.models if m.name == lead.name)
     result = models[run](final=True)  # without tell: all notes have been passed on already
     earlier = None
     with suppress(StoreError):  # the damaged file may be the one that is about to be replaced
         earlier = chosen_by_learn(out)
     page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
+    first = result.runs[0]
+    in_folds = _in_folds(
+        clips,
+        split,
+        (result.ensemble or first.answers)["accuracy_ci95"],
+        cache=cache,
+        variant=first.variant,
+        backbone=[folders[name] for name in names],
+        classes=classes,
+        epochs=epochs,
+        out=out / "folds" / runs.name,
+    )
     made = LearnReport(
         out=out,
         run=run,
-        variant=result.runs[0].variant,
-        backbone=result.runs[0].backbone,
+        variant=first.variant,
+        backbone=first.backbone,
         chosen=best,
         models=compared.models,
         trained=result,
@@ -273,6 +294,7 @@ def learn(
         leaks=leaks,
         groups_known=all(clip.group for clip in clips),
         earlier=earlier if earlier not in (out, run) else None,
+        in_folds=in_folds,
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
@@ -369,6 +391,18 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
                 "call: make readable what cannot be read now, or first "
                 f"`{command('extract', cache=cache.folder, backbone=name)}`, with --preset and --compile as here"
             )
+
+
+def _in_folds(clips: Sequence[HeldClip], split: str, interval: tuple[float, float], **settings: Any) -> str | None:
+    """Return the command that tests a model in folds; None if the interval is narrow, or it could not be run."""
+    low, high = interval
+    if high - low < _WIDE or split not in _DRAWN:
+        return None
+    try:
+        make_folds(_FOLDS, **columns(clips), seed=_SPLIT_SEED)
+    except UsageError:  # for example, there are too few groups
+        return None
+    return command("train-head", **settings, split=_FOLDS)
 
 
 def _how_long(heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], seeds: int, epochs: int | None) -> str:

@@ -166,6 +166,10 @@ def learn_text(report: LearnReport) -> str:
         "rooms"
         if answers["accuracy_ci95"][0] <= first.metrics.guessing
         else "",
+        f"that interval is wide: `{report.in_folds}` tests all {report.n_learned} clips, each by a head that did not "
+        "learn from it (some of them had a part in choosing the model)"
+        if report.in_folds
+        else "",
         f"its probabilities were off by {answers['ece']:.1%} there (calibration error; by chance alone some "
         f"{answers['ece_expected']:.1%})",
         _mistakes(report.trained),

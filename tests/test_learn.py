@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from dataclasses import replace
@@ -13,9 +14,11 @@ import pytest
 import safetensors.numpy
 from conftest import unseal
 from make_tflite import make_task
+from typer.testing import CliRunner
 
 from fitrec_cache import learn as module
-from fitrec_cache.cache import Cache
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.cli import app
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.extraction.extract_report import FailedClip
@@ -229,6 +232,39 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     told = f"{report.answers['accuracy']:.1%} of 3 clips ({interval}) by 2 seeds"
     assert told in text
     assert ("so close that other clips might have led to another choice)" in text) == close
+
+
+def test_where_few_clips_say_little_a_command_tests_all_of_them(learned, tmp_path, monkeypatch):
+    report, out, *_ = learned
+    monkeypatch.setattr(module, "_FOLDS", "kfold:2")  # there are four groups
+    features = [report.extracted.features[report.backbone]]
+    call = {"cache": out / "cache", "variant": "mean", "backbone": features, "classes": None, "epochs": 1}
+    told = module._in_folds(Cache(out / "cache").clips(), "auto", (0.2, 0.9), **call, out=tmp_path / "folds")
+    text = learn_text(replace(report, in_folds=told))
+    assert f"that interval is wide: `{told}` tests all 12 clips, each by a head that did not" in text
+    done = CliRunner().invoke(app, shlex.split(told)[1:])
+    assert re.search(r"\nall 2 folds, seed 0: accuracy [\d.]+% of 12 clips", done.output)
+    assert report.in_folds is None
+    assert "interval is wide" not in learn_text(report)
+
+
+@pytest.mark.parametrize(
+    ("interval", "split", "groups", "told"),
+    [
+        ((0.5, 0.71), "auto", "abcde", True),
+        ((0.5, 0.69), "auto", "abcde", False),
+        ((0.5, 0.71), "manifest", "abcde", False),
+        ((0.5, 0.71), "random", "aabbb", False),  # two groups cannot be in five folds
+    ],
+)
+def test_the_command_is_told_only_where_it_tells_more_and_can_be_run(interval, split, groups, told):
+    clips = [
+        HeldClip(clip_id=f"{label}/{i}.avi", label=label, group=group, video_sha256=f"{label}{i}")
+        for label in ("Hop", "Squat")
+        for i, group in enumerate(groups)
+    ]
+    found = module._in_folds(clips, split, interval, cache=Path("c"), variant="mean", epochs=None)
+    assert found == ("fitrec-cache train-head --cache c --variant mean --split kfold:5" if told else None)
 
 
 @pytest.mark.parametrize(("low", "told"), [(1 / 3, True), (0.34, False)])
