@@ -16,6 +16,7 @@ from fitrec_cache.common.devices import cores, overlooked_gpu
 from fitrec_cache.common.files import is_there, remove_unfinished
 from fitrec_cache.common.memory import keep_freed_memory
 from fitrec_cache.common.progress import Notes, timed
+from fitrec_cache.common.threads import all_threads, threads_beside_others, threads_set_to
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
@@ -158,8 +159,13 @@ def extract(
     notes.add(*_too_small(frames, models), *_slow(models), *_unused_gpu(device, models))
     run = Extractor(opened, frames, models, notes, found, started=started)
     workers = None if videos is None else min(workers or cores(), len(clips))
+    threads = threads_beside_others() if any(m.on_cpu for m in models) else all_threads()
+    notes.add(*threads.notes)
     try:
-        with Prefetcher(models, frames, known, workers=workers, time_limit=time_limit) as prefetcher:
+        with (
+            threads_set_to(threads.number),
+            Prefetcher(models, frames, known, workers=workers, time_limit=time_limit) as prefetcher,
+        ):
             run.work(prefetcher, progress=progress)
         if erase and (run.unread or found.passed_over):  # only now the content of each file is known
             refuse_renamed(found, run.unread, going(opened, names_of_all(found)))

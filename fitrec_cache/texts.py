@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -138,8 +137,7 @@ def train_text(report: TrainReport) -> str:
         if "detected" in e:
             lines.append(f"  unknown classes: {e['detected']:.1%} of {e['n_unknown']} clips; AUROC {e['auroc']:.3f}")
     lines += _mistakes(report)
-    advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
-    advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
+    advice = ": beside them OMP_NUM_THREADS=1 is faster (docs/performance.md)" * (report.threads > 1)
     return _lines(lines, _stages(report.stages), _others(report.others, advice))
 
 

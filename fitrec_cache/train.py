@@ -16,6 +16,7 @@ from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
 from fitrec_cache.common.files import make_folder, refuse_others, remove_unfinished, write_json
 from fitrec_cache.common.progress import Notes, timed
+from fitrec_cache.common.threads import all_threads, threads_beside_others, threads_set_to
 from fitrec_cache.dataset.folds import Fold, make_folds
 from fitrec_cache.dataset.rules import check_rule, column_digest
 from fitrec_cache.dataset.splits import check_seed, check_seeds
@@ -173,7 +174,11 @@ def train_head(
     found = judge_splits(heads, data, near, look=look)
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
-    fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
+    missing = [job for job in heads if job.state != "whole"]
+    threads = threads_beside_others() if missing and where.type == "cpu" else all_threads()
+    notes.add(*threads.notes)
+    with threads_set_to(threads.number):
+        fresh = iter(trainer.run_all(missing, jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
         if trainer.column_sha256:
@@ -202,6 +207,7 @@ def train_head(
         wrong=found.wrong,
         notes=tuple(notes.texts),
         stages=stages,
+        threads=threads.number,
         others=contention.others(),
     )
     if len(runs) > 1:

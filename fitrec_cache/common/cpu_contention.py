@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 #: Other programs slowed this one down if less than a tenth of the cores' time was idle, the others used at least a
@@ -40,14 +40,24 @@ class CpuContention:
         None is returned if cores were idle as well, if this program's threads got all their time, or if nothing is
         known. Child processes of this program count as its own once they have ended.
         """
+        if (spent := self._spent()) is None:
+            return None
+        others = spent.all - spent.idle - spent.ours
+        could = min(self._threads * spent.clock, spent.all)
+        served = spent.idle >= _IDLE * spent.all or spent.ours >= _ENOUGH * could
+        return None if served or others < _OTHERS * spent.clock else others / spent.clock
+
+    def used_by_others(self) -> float | None:
+        """Return how many cores other programs used, whether or not that did harm; None if nothing is known."""
+        spent = self._spent()
+        return None if spent is None else (spent.all - spent.idle - spent.ours) / spent.clock
+
+    def _spent(self) -> _Times | None:
+        """Return the times since this object was created."""
         began, now = self._began, _times()
         if began is None or now is None or now.all <= began.all:
             return None
-        seconds, everything = now.clock - began.clock, now.all - began.all
-        idle, ours = now.idle - began.idle, now.ours - began.ours
-        others = (everything - idle - ours) / seconds
-        served = idle >= _IDLE * everything or ours >= _ENOUGH * min(self._threads * seconds, everything)
-        return None if served or others < _OTHERS else others
+        return _Times(*(b - a for a, b in zip(astuple(began), astuple(now), strict=True)))
 
 
 def _times() -> _Times | None:

@@ -112,6 +112,7 @@ class TrainReport:
         wrong: The notes on leaks, if there are any, and on classes that cannot be learned.
         notes: Notes for the user.
         stages: Seconds spent, by stage.
+        threads: Number of PyTorch's threads while training.
         others: How many cores other programs used, if that slowed this one down; see
             :class:`fitrec_cache.common.cpu_contention.CpuContention`.
     """
@@ -124,6 +125,7 @@ class TrainReport:
     wrong: tuple[str, ...]
     notes: tuple[str, ...]
     stages: dict[str, float]
+    threads: int = 1
     others: float | None = None
 
     @property
@@ -153,6 +155,7 @@ class TrainReport:
             "leaks": self.leaks,
             "notes": list(self.notes),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "threads": self.threads,
             "others": self.others,
         }
 

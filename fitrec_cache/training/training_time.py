@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fitrec_cache.common.threads import threads_beside_others, threads_set_to
 from fitrec_cache.dataset.splits import SHARE
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.training.fit import step_seconds
@@ -36,10 +37,11 @@ def training_seconds(
     both = fitted.epochs * _batches(n_train + n_val, fitted) if recipe.refit else 0
     tested, last = fitted.epochs * _batches(n_train, fitted) + both, fitted.epochs * _batches(n_all, fitted)
     a_step = []
-    for variant, dim in heads:
-        shape = (n_all, frames, dim)
-        config = fitted.head_config(variant, shape, n_classes=n_classes, n_train=n_train, attention=None)
-        a_step.append(step_seconds(config, fitted, n_train))
+    with threads_set_to(threads_beside_others().number):
+        for variant, dim in heads:
+            shape = (n_all, frames, dim)
+            config = fitted.head_config(variant, shape, n_classes=n_classes, n_train=n_train, attention=None)
+            a_step.append(step_seconds(config, fitted, n_train))
     return seeds * (tested * sum(a_step) + last * max(a_step))
 
 
