@@ -19,7 +19,8 @@ import render_stage_two
 from render_stage_one import table
 from render_stage_two import percent
 
-from fitrec_cache.wording import between
+from fitrec_cache.backbones.pretrained import EMBEDDED
+from fitrec_cache.wording import between, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -368,6 +369,49 @@ def learn() -> str:
     return "\n".join(["```", command, "...", *lines[chosen:], "```"])
 
 
+def beside() -> str:
+    """How long a training takes alone and beside a busy process."""
+    found = _result("beside")
+    rows = []
+    for way, alone in found["alone"].items():
+        other = found["beside"][way]
+        names = ", ".join(map(str, sorted({*other["threads"]})))
+        rows.append([way, *(render_stage_one.span(v["seconds"], 1) for v in (alone, other)), names])
+    head = ["training with", "alone, s", "beside one busy process, s", "threads then"]
+    of = found["machine"]
+    n = len(found["alone"]["one thread"]["seconds"]["all"])
+    told = (
+        f"{found['epochs']} epochs of {found['variant']} on features of {EMBEDDED}; median of {n} (lowest to highest), "
+        f"all in turns; {of['cores']} cores of {of['processor']}."
+    )
+    return f"{table(head, rows)}\n\n{told}"
+
+
+def backbone_cost() -> str:
+    """What other backbones cost beside the default one."""
+    found = _result("backbone_cost")
+    rows = [
+        [
+            f"`{name}`",
+            " x ".join(map(str, b["pixels"])),
+            str(b["width"]),
+            f"{b['parameters'] / 1e6:.0f}",
+            f"{b['seconds_per_clip']['median']:.2f}",
+            f"{b['over_default']['median']:.1f}",
+        ]
+        for name, b in found["backbones"].items()
+    ]
+    head = ["backbone", "pixels", "values a frame", "million weights", "s a clip", "times the default"]
+    of = found["machine"]
+    n = len(found["backbones"][EMBEDDED]["seconds_per_clip"]["all"])
+    precision = listed(sorted({b["precision"] for b in found["backbones"].values()}))
+    told = (
+        f"From stored frames to embeddings, without `--compile`, in {precision}; {found['clips']} clips of 20 frames, "
+        f"median of {n} repeats, all in turns; {of['cores']} cores of {of['processor']}."
+    )
+    return f"{table(head, rows)}\n\n{told}"
+
+
 def audit() -> str:
     result = json.loads((ROOT / "benchmarks/results/audit.json").read_text())
     found = result["backbones"]
@@ -606,6 +650,8 @@ BLOCKS = {
     "watch": watching,
     "demo": demo,
     "learn": learn,
+    "beside": beside,
+    "backbone-cost": backbone_cost,
     "reproduced": reproduced,
     "reproduced-all": reproduced_all,
     "frame-variants": frame_variants,
