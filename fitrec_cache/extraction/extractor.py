@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -173,31 +173,33 @@ class Extractor:
         absent = [c for c in others if c.clip_id not in there and (prune is None or c.since <= prune)]
         # An earlier name of a content that is present does not count as a clip of its own.
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
-        if prune is not None:
+        if prune is None:
+            self.entering.groups_known |= any(clip.group is not None for clip in others)
+            self._note_left(gone, {file_of(key) for key in here})
+        else:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-        self.entering.groups_known |= any(
-            clip.group is not None for clip in others if prune is None or clip.clip_id in there
-        )
-        files = {file_of(key) for key in here}
-        stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
-        if gone and prune is not None:
-            names = sorted(clip.clip_id for clip in gone)
-            self.notes.add(f"removed, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
-        elif stale:
-            self.notes.add(
-                f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"
-            )
-        if prune is None and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
-            self.notes.add(
-                f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
-                f"{some(names)}. If that is not meant, `extract --prune` removes {plural(len(gone), 'clip')}"
-            )
+            self.entering.groups_known |= any(clip.group is not None for clip in others if clip.clip_id in there)
+            if names := sorted(clip.clip_id for clip in gone):
+                self.notes.add(f"removed, as not among these videos: {plural(len(names), 'clip')}: {some(names)}")
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             many = plural(len(kept), "clip of the cache was", "clips of the cache were")
             but = "except what its --classes leaves out"
             self.notes.add(f"{many} not asked for this time; train-head uses them too, {but}: {some(kept)}")
+
+    def _note_left(self, gone: Sequence[HeldClip], files: Collection[str]) -> None:
+        """Add notes on clips that training uses although they were not asked for; ``files`` are those asked for."""
+        stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
+        if stale:
+            self.notes.add(
+                f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"
+            )
+        if names := sorted({clip.clip_id for clip in gone}.difference(stale)):
+            self.notes.add(
+                f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
+                f"{some(names)}. If that is not meant, `extract --prune` removes {plural(len(gone), 'clip')}"
+            )
 
     def tell_changes(self, *, erased: bool) -> None:
         """Add notes on files that are used although something is wrong, on frames without anybody, and on changes."""
