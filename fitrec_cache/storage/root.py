@@ -25,40 +25,41 @@ def open_root(folder: Path, *, create: bool) -> None:
         StoreError: If it has another version, or cannot be read or written.
     """
     marker = folder / MARKER
-    if marker.is_file():
-        try:
-            version = parse_json(read_file(marker))["format_version"]
-        except OSError as error:
-            raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreCorrupt(
-                f"{marker} is damaged: expected a JSON object with format_version. Run `fitrec-cache "
-                "check --cache DIR --repair`"
-            ) from error
-        if version != FORMAT_VERSION:
-            raise other_version(folder, version)
-        return
+    # A first run that was killed before it wrote the marker leaves only unfinished files.
+    is_new = not folder.exists() or (folder.is_dir() and not marker.is_file() and holds_nothing(folder))
+    if create and is_new:
+        make_folder(folder)
+        write_marker(folder)
+    if not marker.is_file():
+        raise _no_cache(folder, create=create)
+    try:
+        version = parse_json(read_file(marker))["format_version"]
+    except OSError as error:
+        raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(
+            f"{marker} is damaged: expected a JSON object with format_version. Run `fitrec-cache "
+            "check --cache DIR --repair`"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise other_version(folder, version)
+
+
+def _no_cache(folder: Path, *, create: bool) -> NoCacheError:
     if not create:
         lost = "; its cache.json is lost: `fitrec-cache check --cache DIR --repair` writes it again"
         inside = f". There is one in {folder / 'cache'}" * (folder / "cache" / MARKER).is_file()
-        raise NoCacheError(
+        return NoCacheError(
             f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`"
             + lost * (folder / "clips").is_dir()
             + inside
         )
-    # A first run that was killed before it wrote the marker leaves only unfinished files.
-    if folder.exists() and not (folder.is_dir() and holds_nothing(folder)):
-        if marker.is_file():  # another process has just made it
-            open_root(folder, create=create)
-            return
-        if not folder.is_dir():
-            raise NoCacheError(f"{folder} is a file: expected the folder of a cache, or a new name for one")
-        raise NoCacheError(
-            f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
-            "`fitrec-cache check --cache DIR --repair` makes it one again"
-        )
-    make_folder(folder)
-    write_marker(folder)
+    if not folder.is_dir():
+        return NoCacheError(f"{folder} is a file: expected the folder of a cache, or a new name for one")
+    return NoCacheError(
+        f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
+        "`fitrec-cache check --cache DIR --repair` makes it one again"
+    )
 
 
 def refuse_links_out(cache: Path, paths: Iterable[Path], doing: str) -> None:
