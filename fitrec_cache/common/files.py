@@ -85,11 +85,12 @@ def sum_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return a file's size, modification time and inode, which change when it is written or replaced.
+#: A file's size, modification time and inode, which change when it is written or replaced.
+Stamp = tuple[int, int, int]
 
-    None if they cannot be read.
-    """
+
+def file_stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if it cannot be read."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from fitrec_cache.backbones.backbone import Backbone
 from fitrec_cache.common.devices import cores
-from fitrec_cache.common.files import file_stamp
+from fitrec_cache.common.files import Stamp, file_stamp
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.errors import VideoError
 from fitrec_cache.storage.store import Store
@@ -61,7 +63,7 @@ class Task:
     clip: Clip
     key: str
     problem: str = ""
-    stamp: tuple[int, int, int] | None = None
+    stamp: Stamp | None = None
     coming: Future[Prepared | str] | None = None
 
 
@@ -155,29 +157,40 @@ class Prefetcher:
         Its frames come from the frame store, or else are decoded from its video; the decoders must have been started.
         """
         path, identity = task.clip.path, self._frames.identity
-        wait = None
+        decode = None
         if task.key not in self._frames and self._pool is not None and path is not None:
             samples, short_side = identity["samples"], identity["short_side"]
             job = DecodeJob(path=path, samples=samples, short_side=short_side, span=task.clip.span)
-            wait = self._pool.submit(job)
-        return self._preparing.submit(self._prepare, task, todo, wait)
+            decode = partial(self._decoded, path, task.stamp, self._pool.submit(job))
+        return self._preparing.submit(self._prepare, task, todo, decode)
 
-    def _prepare(self, task: Task, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
-        key, path = task.key, task.clip.path
-        decoded = None if wait is None else wait()
-        now = task.stamp if decoded is None or path is None else file_stamp(path)
+    def _decoded(self, path: Path, stamp: Stamp | None, wait: Callable[[], StoredClip | str]) -> StoredClip | str:
+        """Wait for a clip that is being decoded; its file must still have the stamp that it had before it was read."""
+        decoded, now = wait(), file_stamp(path)
         gone = now is None and isinstance(decoded, str)  # then the decoder knows the reason
-        if now != task.stamp and not gone:
+        if now != stamp and not gone:
             return "its file changed while it was read, as one does that is still being copied: extract it again"
+        if not isinstance(decoded, str):
+            with self._lock:
+                self.busy["decode"] += decoded.seconds
+        return decoded
+
+    def _prepare(
+        self, task: Task, todo: Sequence[int], decode: Callable[[], StoredClip | str] | None
+    ) -> Prepared | str:
+        """Make a clip ready; without ``decode`` its frames come from the frame store."""
+        decoded = None if decode is None else decode()
         if isinstance(decoded, str):
             return decoded
-        with self._lock:
-            self.busy["decode"] += 0.0 if decoded is None else decoded.seconds
         with self._timed("prepare", time.thread_time):
-            jpegs = self._frames.jpegs(key) if decoded is None else decoded.jpegs
-            times = self._frames.row(key)["pts_seconds"].tolist() if decoded is None else decoded.pts_seconds
-            pictures = decode_frames(jpegs) if todo else None
-            inputs = {} if pictures is None else {i: self._models[i].prepare(pictures) for i in todo}
+            if decoded is None:
+                jpegs, times = self._frames.jpegs(task.key), self._frames.row(task.key)["pts_seconds"].tolist()
+            else:
+                jpegs, times = decoded.jpegs, decoded.pts_seconds
+            inputs = {}
+            if todo:
+                pictures = decode_frames(jpegs)
+                inputs = {i: self._models[i].prepare(pictures) for i in todo}
         return Prepared(decoded, times, inputs)
 
     @contextmanager

@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from fitrec_cache.common.files import Stamp
 from fitrec_cache.errors import VideoError
 from fitrec_cache.video.contents import opened_video
 from fitrec_cache.video.keyframes import Note, packet_reader
@@ -243,7 +244,7 @@ def _is(packet: av.Packet[VideoStream], note: Note) -> bool:
 
 
 @lru_cache(maxsize=1)
-def listing_of(path: Path, _stamp: tuple[int, int, int] | None) -> Listing:
+def listing_of(path: Path, _stamp: Stamp | None) -> Listing:
     """Return the listing of a file's packets; cached, so that consecutive parts of one file read it only once.
 
     Args:

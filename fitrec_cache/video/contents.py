@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from fitrec_cache.common.files import file_stamp
+from fitrec_cache.common.files import Stamp, file_stamp
 from fitrec_cache.errors import VideoError
 from fitrec_cache.video.spans import Span
 
@@ -50,7 +50,7 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
+def content_hash_once(path: Path, stamp: Stamp | None) -> str:
     """Return :func:`content_hash` of a file that contains several clips; it is read only once until ``stamp`` changes.
 
     One thread at a time reads a file. Errors are those of :func:`content_hash`.
@@ -60,7 +60,7 @@ def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
 
 
 @cache
-def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
+def _hash_once(path: Path, _stamp: Stamp | None) -> str:
     return content_hash(path)
 
 
