@@ -90,22 +90,21 @@ def check(
     if not mended:
         open_root(cache, create=False)
     found = _scan(cache, progress=progress)
-    repaired, repairable = len(mended), len(found.rewritten) + len(found.damaged)
+    if mended:
+        _mend_marker(cache)
     if repair:
-        if mended:
-            _mend_marker(cache)
         _repair(cache, found)
-        repaired, repairable = repaired + repairable, 0
     problems, notes = mended + found.problems, found.notes
-    sound = repaired == len(problems)  # otherwise the cache may not even open
-    opened = Cache(cache) if sound else None
-    if opened is not None:
+    repairable = len(mended) + len(found.rewritten) + len(found.damaged)
+    repaired = repairable if repair else 0
+    done, distance = 0, None
+    if repaired == len(problems):  # otherwise the cache may not even open
+        opened = Cache(cache)
         entries = opened.entries()
         problems += _missing(opened, entries)
         notes += _nameless(opened, entries)
-    done, distance = 0, None
-    if recompute and opened is not None:
-        done, distance = _recompute(opened, recompute, seed, notes)
+        if recompute:
+            done, distance = _recompute(opened, recompute, seed, notes)
     elif recompute:
         notes.append("nothing was recomputed, as damage remains: --repair first")
     return CheckReport(
@@ -113,7 +112,7 @@ def check(
         rows=found.rows,
         problems=tuple(problems),
         repaired=repaired,
-        repairable=repairable,
+        repairable=repairable - repaired,
         recomputed=done,
         largest_distance=distance,
         notes=tuple(notes),
@@ -155,11 +154,12 @@ def _scan_folder(folder: Path, kind: str, found: _Scan, bar: Any) -> None:
     """Verify the files of one store."""
     identity, reason = _identity(folder, kind)
     if reason:
-        found.problems.append({"path": str(folder / "identity.json"), "reason": reason})
+        its_file = folder / "identity.json"
+        found.problems.append({"path": str(its_file), "reason": reason})
         if identity is not None:
-            found.rewritten[folder / "identity.json"] = identity
-        elif (folder / "identity.json").exists():
-            found.damaged.append(folder / "identity.json")
+            found.rewritten[its_file] = identity
+        elif its_file.exists():
+            found.damaged.append(its_file)
     inside = [p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")]
     for path in sorted(p for p in inside if not is_clutter(p.name)):
         if path.is_dir():
@@ -195,7 +195,7 @@ def _lost_marker(cache: Path) -> list[dict[str, str]]:
     try:
         open_root(cache, create=False)
     except (StoreCorrupt, NoCacheError) as error:
-        if not any(folder.is_dir() and any(folder.glob("part-*.h5")) for folder, _ in _folders(cache)):
+        if not any(any(folder.glob("part-*.h5")) for folder, _ in _folders(cache)):
             raise
         reason = "missing" if isinstance(error, NoCacheError) else "damaged: expected a JSON object with format_version"
         return [{"path": str(cache / MARKER), "reason": reason}]
@@ -266,36 +266,36 @@ def _missing(opened: Cache, entries: Sequence[HeldClip]) -> list[dict[str, str]]
     """
     frames, features = opened.frame_stores(), opened.feature_stores()
     finished = {c.video_sha256: c.clip_id for c in entries if not c.problem}
-    lost = [
-        (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
-        for kind, stores in (("frames", frames), ("features", features))
-    ]
-    nowhere = {k for folder, _, keys in lost if folder.name == "frames" for k in keys}  # reported already
+    no_frames = dict.fromkeys(k for k in finished if not any(k in s for s in frames))
+    no_features = dict.fromkeys(k for k in finished if not any(k in s for s in features))
     own_frames: dict[Path, dict[str, None]] = {}
     for store in features:
         own = opened.frame_store(store.identity["frames"])
-        without = (k for k in store if k not in own and k in finished and k not in nowhere)
+        without = (k for k in store if k not in own and k in finished and k not in no_frames)  # those are named anyway
         own_frames.setdefault(own.folder, {}).update(dict.fromkeys(without))
-    lost += [(folder, "frames of", list(keys)) for folder, keys in own_frames.items()]
+    lost = [(opened.folder / "frames", "frames", no_frames), (opened.folder / "features", "features", no_features)]
+    lost += [(folder, "frames", keys) for folder, keys in own_frames.items()]
     return [
         {
             "path": str(folder),
-            "reason": f"missing: {what} {len(keys)} finished clips such as {finished[keys[0]]}; `extract` makes them",
+            "reason": f"missing: {what} of {len(keys)} finished clips such as {finished[next(iter(keys))]}; "
+            "`extract` makes them",
         }
         for folder, what, keys in lost
         if keys
     ]
 
 
-def _nameless(opened: Cache, entries: Sequence[HeldClip]) -> tuple[str, ...]:
+def _nameless(opened: Cache, entries: Sequence[HeldClip]) -> list[str]:
+    """Return a note on frames and features whose content has no entry."""
     named = {c.video_sha256 for c in entries}
     lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s} - named
     if not lost:
-        return ()
-    return (
+        return []
+    return [
         f"frames or features without a name, of videos: {len(lost)}. Their file has changed since, a run was stopped "
-        "before it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again",
-    )
+        "before it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again"
+    ]
 
 
 def _is_readable(path: Path) -> bool:
