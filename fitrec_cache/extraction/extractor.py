@@ -117,7 +117,6 @@ class Extractor:
             purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
             refresh=self.refresh,
         )
-        refused: list[type[StoreError]] = []
         try:
             with bar:
                 while self._more(bar):
@@ -131,17 +130,17 @@ class Extractor:
                     self.commit()
             if prefetcher.decodes:  # otherwise no entries are written
                 self._settle_names()
+                self.commit()
+                self.cache.finish(self.asked)
         except StoreError:  # such as a full disk: a second try mostly fails for the same reason
-            refused.append(StoreError)
+            with suppress(StoreError):
+                self.commit()
+            raise
+        except BaseException:
+            self.commit()
             raise
         finally:
-            try:
-                with suppress(*refused):
-                    self.commit()
-            finally:
-                self.claims.close()
-        if prefetcher.decodes:
-            self.cache.finish(self.asked)
+            self.claims.close()
 
     def _settle_names(self) -> None:
         """Of several clips with one content, write the first by name last: the latest entry is the one that is used."""
