@@ -23,7 +23,6 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsErro
 from fitrec_cache.extraction.claims import CLAIMS
 from fitrec_cache.extraction.erase import (
     erase_taken_out,
-    going,
     names_of_all,
     refuse_beside_others,
     refuse_links,
@@ -167,8 +166,8 @@ def extract(
             Prefetcher(models, frames, known, workers=workers, time_limit=time_limit) as prefetcher,
         ):
             run.work(prefetcher, progress=progress)
-        if erase and (run.unread or found.passed_over):  # only now the content of each file is known
-            refuse_renamed(found, run.unread, going(opened, names_of_all(found)))
+        if erase:
+            refuse_renamed(opened, found, run.unread)
         if videos is not None:
             run.see_to_others(prune=last_part)
         run.write_indexes(at_end=True)

@@ -100,12 +100,6 @@ def refuse_most(cache: Cache, names: Collection[str]) -> None:
         )
 
 
-def going(cache: Cache, names: Collection[str]) -> set[str]:
-    """Return the stored contents that would be erased: those that no clip with one of these names has."""
-    stay = {c.video_sha256 for c in cache.entries() if c.clip_id in names and c.problem != TAKEN_OUT}
-    return {key for store in (*cache.frame_stores(), *cache.feature_stores()) for key in store} - stay
-
-
 def refuse_links(cache: Cache) -> None:
     """Raise UsageError if a folder of a cache is a link out of it: rows unknown to this cache would be erased there."""
     refuse_links_out(cache.folder, (store.folder for store in cache.stores()), "--erase would remove what is there")
@@ -208,14 +202,27 @@ def names_of_all(found: ClipList) -> set[str]:
     return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
 
 
-def refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str]) -> None:
-    """Raise UsageError if something to be erased is, or may be, a file that exists under another name."""
-    if gone and unread:
+def refuse_renamed(cache: Cache, found: ClipList, unread: Sequence[str]) -> None:
+    """Raise UsageError if something to be erased is, or may be, a file that exists under another name.
+
+    Args:
+        cache: The cache, after the extraction: only then the content of each file is known.
+        found: The clips asked for, and those that exist but were not asked for.
+        unread: Clips whose files may exist but could not be read.
+    """
+    if not unread and not found.passed_over:
+        return
+    names = names_of_all(found)
+    stay = {clip.video_sha256 for clip in cache.entries() if clip.clip_id in names and clip.problem != TAKEN_OUT}
+    gone = {key for store in (*cache.frame_stores(), *cache.feature_stores()) for key in store} - stay
+    if not gone:
+        return
+    if unread:
         raise UsageError(
             f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
             "was removed or erased. Make it readable, or delete it if nothing of it is to be kept"
         )
-    for clip in found.passed_over if gone else ():
+    for clip in found.passed_over:
         if clip.path is None or not may_be_there(clip.path):
             continue
         content = content_of(clip.path, clip.span)
