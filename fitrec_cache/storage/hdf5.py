@@ -84,7 +84,7 @@ def decode(
     try:
         _refuse_endless(source)
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
-        with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
+        with h5py.File(opened, "r", locking=False) as file:
             attributes = {name: _attribute(file, name) for name in file.attrs if plain or _is_simple(file, name)}
             if check is not None:
                 check(attributes)
