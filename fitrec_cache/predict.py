@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.devices import cores
 from fitrec_cache.common.files import (
+    check_ending,
     check_writable,
     file_stamp,
     files_below,
@@ -188,7 +189,8 @@ def predict(
         raise UsageError(f"top is {top}: expected 1 or more")
     for option, path, ending in (("--picture", picture, ".png"), ("--table", table, ".csv")):
         if path is not None:
-            check_writable(path, option, ending=ending)
+            check_ending(path, option, ending)
+            check_writable(path, option)
     if table is not None:
         refuse_others(table, "--table", ",".join(_COLUMNS), "a table of answers of `predict`")
     written = None if table is None else _whole(table)

@@ -320,17 +320,14 @@ def check_ending(path: Path, option: str, *endings: str) -> None:
         raise UsageError(f"{option} {path}: expected a name that ends in {' or '.join(endings)}")
 
 
-def check_writable(path: Path, option: str, *, ending: str = "") -> None:
+def check_writable(path: Path, option: str) -> None:
     """Check before any work is done whether a file can be written; an existing file is left unchanged.
 
     Half-written files of killed writers beside it are removed.
 
     Raises:
-        UsageError: If it cannot be written, or its name does not have the required ending; ``option`` is the option
-            that named it, such as ``--picture``.
+        UsageError: If it cannot be written; ``option`` is the option that named it, such as ``--picture``.
     """
-    if ending:
-        check_ending(path, option, ending)
     _refuse_no_file(path, option)
     try:
         there, target = path.exists(), Path(os.path.realpath(path))  # if it is a link, what it points to

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fitrec_cache.common.files import check_writable, write_atomic, write_csv
+from fitrec_cache.common.files import check_ending, check_writable, write_atomic, write_csv
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.live.timeline import Segment, Timeline
@@ -36,7 +36,8 @@ class WatchFiles:
         for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
             path: Path | None = getattr(self, option)
             if path is not None:
-                check_writable(path, f"--{option}", ending=ending)
+                check_ending(path, f"--{option}", ending)
+                check_writable(path, f"--{option}")
         if self.table is not None and self.table.exists() and self.table.stat().st_size:
             raise UsageError(
                 f"--table {self.table} exists, and may hold corrections: choose another name, or remove it"
