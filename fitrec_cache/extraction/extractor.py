@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -228,16 +228,14 @@ class Extractor:
             if hashed is None:
                 break
             queue.append(self._begun(hashed, prefetcher))
-            if len(queue) > prefetcher.distance and prefetcher.in_turns:
-                yield from self._all_ready(queue)
-                queue.clear()
-            elif len(queue) > prefetcher.distance:
-                yield from self._all_ready([queue.popleft()])
-        for tasks in [queue] if prefetcher.in_turns else [[task] for task in queue]:
-            yield from self._all_ready(tasks)
+            if len(queue) > prefetcher.distance:
+                yield from self._ready(queue, len(queue) if prefetcher.in_turns else 1)
+        while queue:
+            yield from self._ready(queue, len(queue) if prefetcher.in_turns else 1)
 
-    def _all_ready(self, tasks: Iterable[Task]) -> Iterable[Task]:
-        """Return the tasks once all of them are prepared; finished clips are committed in time meanwhile."""
+    def _ready(self, queue: deque[Task], count: int) -> list[Task]:
+        """Take the first tasks once all of them are prepared; finished clips are committed in time meanwhile."""
+        tasks = [queue.popleft() for _ in range(count)]
         pending = {task.coming for task in tasks if task.coming is not None}
         while pending:
             with timed(self.stages, "wait for frames"):
