@@ -157,7 +157,7 @@ def extract(
         notes.add(*_new_settings(opened, frames))
     notes.add(*_too_small(frames, models), *_slow(models), *_unused_gpu(device, models))
     run = Extractor(opened, frames, models, notes, found, started=started)
-    workers = None if videos is None else min(workers or cores(), len(clips))
+    workers = 0 if videos is None else min(workers or cores(), len(clips))
     threads = threads_beside_others() if any(m.on_cpu for m in models) else all_threads()
     notes.add(*threads.notes)
     try:

@@ -257,11 +257,9 @@ class Extractor:
         if not has_frames and not prefetcher.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
             return replace(task, problem=problem)
-        if not has_frames:
-            with timed(self.stages, "start"):
-                prefetcher.start_decoders()
         self.begun_with[key] = task.clip
-        return replace(task, coming=prefetcher.submit(task, todo))
+        with timed(self.stages, "start"):  # of the decoders, by the first clip that needs them
+            return replace(task, coming=prefetcher.submit(task, todo))
 
     def _todo(self, key: str) -> list[int]:
         """Return the numbers of the backbones that have not embedded a clip yet."""

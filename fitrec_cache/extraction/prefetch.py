@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -74,10 +74,11 @@ class Prefetcher:
         models: The backbones.
         frames: The frame store, from which clips that it holds are read.
         known: The content hash, by clip id, of clips without a file.
-        workers: Number of decoder processes. None: nothing is decoded.
+        workers: Number of decoder processes, started when the first clip is decoded. 0: nothing is decoded.
         time_limit: Time limit for decoding one clip.
 
     Attributes:
+        decodes: Whether clips may be decoded.
         busy: Seconds of work by kind, summed over threads and processes.
         in_turns: Whether preparing and embedding take turns, as they do if both use the same cores: the threads of a
             network wait for each other, so a decoder that slows one of them slows all. With a GPU both run at once.
@@ -90,17 +91,16 @@ class Prefetcher:
         frames: Store,
         known: Mapping[str, str],
         *,
-        workers: int | None,
+        workers: int,
         time_limit: float,
     ) -> None:
         self._models, self._frames, self._known = models, frames, known
-        self._workers, self._time_limit = workers, time_limit
-        self._pool: DecoderPool | None = None
+        self._workers, self._time_limit, self.decodes = workers, time_limit, workers > 0
         self._lock = threading.Lock()
         self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
         self.in_turns = any(m.on_cpu for m in models)
         n_cores = workers or cores()
-        beside_decoders = workers is not None and not self.in_turns
+        beside_decoders = self.decodes and not self.in_turns
         self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * n_cores)
         self._stack = ExitStack()
         self._hashing = self._threads("hash", 2)
@@ -140,28 +140,21 @@ class Prefetcher:
         except VideoError as error:
             return Task(clip, "", problem=str(error))
 
-    @property
-    def decodes(self) -> bool:
-        """Whether clips may be decoded."""
-        return self._workers is not None
-
-    def start_decoders(self) -> None:
-        """Start the decoder processes, unless they are already running."""
-        if self._pool is None and self._workers is not None:
-            pool = DecoderPool(workers=self._workers, time_limit=self._time_limit)
-            self._pool = self._stack.enter_context(pool)
+    @cached_property
+    def _decoders(self) -> DecoderPool:
+        return self._stack.enter_context(DecoderPool(workers=self._workers, time_limit=self._time_limit))
 
     def submit(self, task: Task, todo: Sequence[int]) -> Future[Prepared | str]:
         """Start preparing a clip for the backbones ``todo``; the result is the reason, as text, if that fails.
 
-        Its frames come from the frame store, or else are decoded from its video; the decoders must have been started.
+        Its frames come from the frame store, or else are decoded from its video.
         """
         path, identity = task.clip.path, self._frames.identity
         decode = None
-        if task.key not in self._frames and self._pool is not None and path is not None:
+        if task.key not in self._frames and self.decodes and path is not None:
             samples, short_side = identity["samples"], identity["short_side"]
             job = DecodeJob(path=path, samples=samples, short_side=short_side, span=task.clip.span)
-            decode = partial(self._decoded, path, task.stamp, self._pool.submit(job))
+            decode = partial(self._decoded, path, task.stamp, self._decoders.submit(job))
         return self._preparing.submit(self._prepare, task, todo, decode)
 
     def _decoded(self, path: Path, stamp: Stamp | None, wait: Callable[[], StoredClip | str]) -> StoredClip | str:
