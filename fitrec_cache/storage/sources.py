@@ -31,18 +31,19 @@ def check_sources(sources: object) -> None:
     if not isinstance(sources, list) or len(sources) > _MOST_SOURCES:
         raise ValueError(f"sources: expected a list of at most {_MOST_SOURCES}")
     for source in sources:
-        kind = source.get("kind") if isinstance(source, dict) else None
-        reason = "no kind" if kind not in ("pixels", "features") else _reason(kind, source)
-        if reason:
+        if reason := _reason(source):
             raise ValueError(f"sources: they do not say how features were made ({reason})")
 
 
-def _reason(kind: str, source: Mapping[str, Any]) -> str:
+def _reason(source: object) -> str:
+    """Return what is wrong with a source; empty if nothing."""
+    if not isinstance(source, dict) or source.get("kind") not in ("pixels", "features"):
+        return "no kind"
     if not isinstance(source.get("identity"), dict):
         return "no identity"
     if not isinstance(source.get("origin", {}), dict):
         return "origin is no object"
-    return lacking("frames" if kind == "pixels" else "features", source["identity"])
+    return lacking("frames" if source["kind"] == "pixels" else "features", source["identity"])
 
 
 def frames_of(source: Mapping[str, Any]) -> dict[str, Any]:
