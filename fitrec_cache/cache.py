@@ -337,12 +337,7 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
 
 
 #: Settings of features that follow from versions of this program and its libraries; nobody chooses them.
-_OF_VERSIONS = {
-    "format_version",
-    "rounding",
-    "folded",
-    *(f"frames.{name}" for name in ("codec", "decoder", "geometry")),
-}
+_OF_VERSIONS = {"format_version", "rounding", "folded", "frames.codec", "frames.decoder", "frames.geometry"}
 
 
 def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> tuple[Store, list[str]]:
