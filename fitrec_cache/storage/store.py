@@ -121,7 +121,7 @@ class Store:
         """Yield the text columns of each part, from an index that has enough of its rows or else from the part."""
         left = dict(least)
         for index in sorted(self._indexes):
-            for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
+            for name, columns in self._listed(self.folder / index).items():
                 if name not in self._unlisted and len(columns["key"]) >= left.get(name, math.inf):
                     del left[name]
                     yield name, columns
@@ -147,7 +147,7 @@ class Store:
             self._forget()
         for index in sorted(n for n in names - self._indexes if INDEX.fullmatch(n)):
             self._indexes.add(index)
-            for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
+            for name, columns in self._listed(self.folder / index).items():
                 if name in names and name not in self._parts:
                     with contextlib.suppress(UnicodeDecodeError):  # raised by a bad index
                         self._take(name, columns)
@@ -179,8 +179,11 @@ class Store:
         self.newest = max(self.newest, part)
 
     def _read_columns(self, path: Path) -> Columns:
-        keys = read_keys(path, self.kind, self._digest)
-        return read_part(path, self.kind, self._digest) if self.kind == "clips" else keys
+        read = read_part if self.kind == "clips" else read_keys
+        return read(path, self.kind, self._digest)
+
+    def _listed(self, index: Path) -> dict[str, Columns]:
+        return parts_in(index, self._index_head(), self._text_columns)
 
     def _index_head(self) -> dict[str, int | str]:
         head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": f"index of {self.kind}"}
@@ -241,8 +244,7 @@ class Store:
     def indexes(self) -> Iterator[tuple[Path, set[tuple[bytes, ...]]]]:
         """Yield each index with the rows that it holds (:meth:`rows_of`); no rows if the index is not sound."""
         for path in sorted(p for p in self.folder.glob("index-*.h5") if INDEX.fullmatch(p.name)):
-            parts = parts_in(path, self._index_head(), self._text_columns).values()
-            yield path, {row for columns in parts for row in self.rows_of(columns)}
+            yield path, {row for columns in self._listed(path).values() for row in self.rows_of(columns)}
 
     def rows_of(self, columns: Columns) -> Iterator[tuple[bytes, ...]]:
         """Yield the texts of each row: for a store of clips all texts of an entry, otherwise only the key."""
