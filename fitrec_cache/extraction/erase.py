@@ -13,7 +13,7 @@ from fitrec_cache.common.files import TEMPORARY, may_be_there, may_be_written, r
 from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extraction.claims import others_at_work
-from fitrec_cache.storage.parts import Arrays, joined, read_part, row_of
+from fitrec_cache.storage.parts import Arrays, joined, read_part, row_of, text_values
 from fitrec_cache.storage.root import ASIDE, refuse_links_out
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.contents import content_of
@@ -52,11 +52,11 @@ def erase_taken_out(folder: Path) -> list[str]:
     entries = latest.entries()
     held = [clip for clip in entries if clip.problem != TAKEN_OUT]
     taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
-    contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # empty for an unreadable file
+    contents = {clip.video_sha256 for clip in held if clip.video_sha256}  # empty for an unreadable file
     rows = (row for _, columns in latest.clip_store.texts() for row in latest.clip_store.rows_of(columns))
     entered = {row for row in rows if row[-1] != TAKEN_OUT.encode()}
-    stored = {(content,) for content in contents}
-    freed, erased = 0, set[bytes]()
+    stored = {(content.encode(),) for content in contents}
+    freed, erased = 0, set[str]()
     try:
         for store, parts in listed:  # the store of entries comes last: they determine what is to be erased
             less, keys = _erase(store, parts, entered if store.kind == "clips" else stored)
@@ -116,7 +116,7 @@ def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
             )
 
 
-def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ...]]) -> tuple[int, set[bytes]]:
+def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ...]]) -> tuple[int, set[str]]:
     """Remove all rows except those in ``kept``.
 
     The earliest parts come first. The entry that takes a clip out is therefore removed last, so that no earlier entry
@@ -129,7 +129,7 @@ def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ..
     for index, rows in store.indexes():  # indexes can be rebuilt from the parts
         if not rows or not rows.issubset(kept):
             remove(index)
-    freed, erased = 0, set[bytes]()
+    freed, erased = 0, set[str]()
     for part in parts:
         if not is_clips and all((key,) in kept for key in store.keys_in(part)):
             continue
@@ -140,7 +140,7 @@ def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ..
         before = part.stat().st_size
         new = store.replace_part(part, _of_rows(part, arrays, np.flatnonzero(stays)))
         freed += before - (new.stat().st_size if new else 0)
-        erased.update(() if is_clips else arrays["key"][~np.array(stays)].tolist())
+        erased.update(() if is_clips else text_values(arrays["key"][~np.array(stays)]))
     return freed, erased
 
 
@@ -167,12 +167,10 @@ def _remove_half_written(folders: Sequence[Path]) -> list[Path]:
     return left
 
 
-def _told(
-    taken_out: Sequence[HeldClip], contents: Collection[bytes], erased: Collection[bytes], freed: int
-) -> list[str]:
+def _told(taken_out: Sequence[HeldClip], contents: Collection[str], erased: Collection[str], freed: int) -> list[str]:
     """Return notes on what was erased: clips, earlier names of remaining clips, and contents without a name."""
-    gone = {clip.video_sha256.encode() for clip in taken_out}.difference(contents)
-    clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
+    gone = {clip.video_sha256 for clip in taken_out}.difference(contents)
+    clips = sum(clip.video_sha256 in gone for clip in taken_out)
     counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
     what = [plural(n, thing) for n, thing in counts if n] or ["earlier entries of clips"] * bool(freed)
     if not what:
