@@ -88,7 +88,7 @@ class Claims:
 
     def finished(self, clip: Clip) -> None:
         """Record that a clip only needs to be committed."""
-        self._left.get(self._block_of.pop(clip.clip_id, ""), set()).discard(clip.clip_id)
+        self._left[self._block_of.pop(clip.clip_id)].remove(clip.clip_id)
         self.alive()
 
     def alive(self) -> None:
