@@ -58,25 +58,25 @@ class EntryBuilder:
             if any(before.video_sha256 in store for store in self.stores):
                 self._failed.add(clip.clip_id)
             return None  # what is stored for it remains usable
-        if known := self._told.of(key, before):
-            meant = replace(entry, **columns_beside(self.found, clip, known, before))
-            if meant.group is None and before is not None and before.video_sha256 == key:
-                meant = replace(meant, group=self._group_of_a_copy(before))
-            if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
-                self._keeps(clip.clip_id, entry, meant)
-            entry = meant
-            self.groups_known |= entry.group is not None
-            if self.cache.holds(entry):
-                return None
+        known = self._told.of(key, before)
         if known is None:
             if entry.group is None and not problem and not is_part(key):  # parts are grouped by their file
                 self._without_group.add(clip.clip_id)
-        elif before is not None and not before.problem:
-            if before.label != entry.label:
-                self._relabelled.add(f"{clip.clip_id} ({before.label} -> {entry.label})")
+            return entry
+        meant = replace(entry, **columns_beside(self.found, clip, known, before))
+        if meant.group is None and before is not None and before.video_sha256 == key:
+            meant = replace(meant, group=self._group_of_a_copy(before))
+        if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
+            self._keeps(clip.clip_id, entry, meant)
+        self.groups_known |= meant.group is not None
+        if self.cache.holds(meant):
+            return None
+        if before is not None and not before.problem:
+            if before.label != meant.label:
+                self._relabelled.add(f"{clip.clip_id} ({before.label} -> {meant.label})")
             if before.video_sha256 != key:
-                self._other_video(entry, clip, known=known is not before)
-        return entry
+                self._other_video(meant, clip, known=known is not before)
+        return meant
 
     def _keeps(self, name: str, found: HeldClip, meant: HeldClip) -> None:
         """Note what is kept of a clip that was found without it: its group, or columns that are not empty."""
