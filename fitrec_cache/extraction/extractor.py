@@ -300,9 +300,10 @@ class Extractor:
         Returns:
             Why that failed (empty if it did not), and whether there was anything to do.
         """
-        worked = prepared.decoded is not None and key not in self.frames
-        if worked and prepared.decoded is not None:
+        worked = False
+        if prepared.decoded is not None and key not in self.frames:
             self.rows.frames[key] = prepared.decoded
+            worked = True
         for i in self._todo(key):
             model, x = self.models[i], prepared.inputs[i]
             with timed(self.stages, "compile"):
