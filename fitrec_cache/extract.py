@@ -32,7 +32,7 @@ from fitrec_cache.extraction.erase import (
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import FOLDER as HISTORY
-from fitrec_cache.extraction.history import Extraction, note, now
+from fitrec_cache.extraction.history import Extraction, note
 from fitrec_cache.extraction.identity import frame_identity, what_changed
 from fitrec_cache.extraction.prefetch import Prefetcher
 from fitrec_cache.settings.variants import plain_name
@@ -244,7 +244,6 @@ def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> Non
     if not report.done:
         return
     done = Extraction(
-        ended=now(),
         backbones=tuple(f"{m.name}, preset {m.preprocessing.preset}, {m.precision}" for m in models),
         device=str(models[0].origin()["device"]),
         done=report.done,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class Extraction:
     """One call of ``extract`` that had something to do, whether or not it finished.
 
     Attributes:
-        ended: When it ended, in UTC, ISO 8601.
+        ended: When it ended, in UTC, ISO 8601; by default now.
         backbones: The backbones, each with its preset and precision.
         device: The device on which frames were embedded.
         done: Number of clips that it finished.
@@ -28,7 +28,7 @@ class Extraction:
         bottleneck: What took longest.
     """
 
-    ended: str
+    ended: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     backbones: tuple[str, ...]
     device: str
     done: int
@@ -52,11 +52,6 @@ class Extraction:
             stages={str(k): float(v) for k, v in dict(entry["stages"]).items()},
             bottleneck=str(entry["bottleneck"]),
         )
-
-
-def now() -> str:
-    """Return the current time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def note(cache: Path, done: Extraction) -> None:
