@@ -68,8 +68,8 @@ class Store:
 
     def _forget(self) -> None:
         """Forget all parts, so that :meth:`refresh` begins anew."""
-        self._parts: dict[str, int] = {}  # name -> number of each part, in the order in which they were seen
-        self._names: list[str] = []  # number -> name
+        self._names: list[str] = []  # of the parts, in the order in which they were seen: part number -> name
+        self._seen: set[str] = set()  # the same names
         #: Of the parts seen so far, the one committed last; empty if there is none.
         self.newest = ""
         self._where = KeyMap()
@@ -143,16 +143,16 @@ class Store:
             names = set(os.listdir(self.folder))  # noqa: PTH208 - thousands of names, no paths
         except (FileNotFoundError, NotADirectoryError):
             return
-        if not self._parts.keys() <= names:
+        if not self._seen <= names:
             self._forget()
         for index in sorted(n for n in names - self._indexes if INDEX.fullmatch(n)):
             self._indexes.add(index)
             for name, columns in self._listed(self.folder / index).items():
-                if name in names and name not in self._parts:
+                if name in names and name not in self._seen:
                     with contextlib.suppress(UnicodeDecodeError):  # raised by a bad index
                         self._take(name, columns)
                 self._unlisted.pop(name, None)
-        for name in sorted(n for n in names - self._parts.keys() if PART.fullmatch(n)):
+        for name in sorted(n for n in names - self._seen if PART.fullmatch(n)):
             columns = self._read_columns(self.folder / name)
             self._take(name, columns)
             self._unlisted[name] = columns
@@ -166,8 +166,9 @@ class Store:
 
     def _take(self, part: str, columns: Columns) -> None:
         text_values(columns["key"])  # raises UnicodeDecodeError if a key is not text
-        self._parts[part] = number = len(self._names)
+        number = len(self._names)
         self._names.append(part)
+        self._seen.add(part)
         is_newest = part > self.newest
         for row, texts in enumerate(self.rows_of(columns)):
             key = texts[0]
