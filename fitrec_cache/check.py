@@ -84,10 +84,11 @@ def check(
     check_seed(seed)
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
+    mended: list[dict[str, str]] = []
     if repair:
         _refuse_links(cache)
-    mended = _lost_marker(cache) if repair else []
-    if not mended:
+        mended = _lost_marker(cache)
+    else:
         open_root(cache, create=False)
     found = _scan(cache, progress=progress)
     if mended:
