@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +30,8 @@ _SIGN_SECONDS = 30.0
 #: owner was written.
 _UNSIGNED_SECONDS = 5.0
 
-#: The names that :func:`_name` gives.
-_NAME = re.compile(r"[0-9a-f]{16}")
+#: The pattern of the names that :func:`_name` gives; a file manager may leave other files beside them.
+_NAMES = "[0-9a-f]" * 16
 
 #: Seconds between checks whether claims have become void or were released.
 _LOOK_SECONDS = 0.5
@@ -111,8 +110,8 @@ class Claims:
         for name in self._left:
             self._give_back(name)
         self._left = {}
-        for path in self._folder.glob("*"):  # void claims on blocks that nobody may ask for again
-            if _NAME.fullmatch(path.name) and _is_void(path, None):
+        for path in self._folder.glob(_NAMES):  # void claims on blocks that nobody may ask for again
+            if _is_void(path, None):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -139,7 +138,7 @@ class Claims:
 
 def others_at_work(cache: Path) -> bool:
     """Say whether any claim on clips of a cache is valid, as far as can be told; other threads' claims count too."""
-    return any(_NAME.fullmatch(path.name) and _is_claimed(path, None) for path in (cache / CLAIMS).glob("*"))
+    return any(_is_claimed(path, None) for path in (cache / CLAIMS).glob(_NAMES))
 
 
 def _is_claimed(path: Path, us: str | None) -> bool:
