@@ -102,9 +102,7 @@ def _attribute(file: h5py.File, name: str) -> int | str:
     value = file.attrs[name]
     if isinstance(value, np.integer):
         return int(value)
-    if isinstance(value, str):
-        return value
-    return value.tobytes().decode() if isinstance(value, np.void) else bytes(value).decode()
+    return value if isinstance(value, str) else bytes(value).decode()
 
 
 def _is_simple(file: h5py.File, name: str) -> bool:
