@@ -53,14 +53,10 @@ def find_device(name: str = "auto") -> str:
     found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,3}))?", name, re.ASCII)
     if found is None:
         raise UsageError(f"unknown device {name[:80]!r}: expected {EXPECTED}")
-    if name.startswith("cuda"):
-        present = torch.cuda.is_available() and int(found[1] or 0) < torch.cuda.device_count()
-    else:
-        present = name == "cpu" or torch.backends.mps.is_available()
-    if not present:
-        raise UsageError(f"device {name!r} is not present on this machine; expected {EXPECTED}")
-    if not name.startswith("cuda"):
+    if name == "cpu" or (name == "mps" and torch.backends.mps.is_available()):
         return name
+    if name == "mps" or not torch.cuda.is_available() or int(found[1] or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not present on this machine; expected {EXPECTED}")
     device = f"cuda:{found[1] or torch.cuda.current_device()}"
     if reason := _refusal(device):
         raise UsageError(f"device {device!r} is there, but {reason}, or give --device cpu")
