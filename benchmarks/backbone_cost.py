@@ -1,6 +1,6 @@
 """What other backbones cost beside the default one: seconds per clip, from stored frames to embeddings.
 
-    python benchmarks/backbone_cost.py VIDEOS --out benchmarks/results/backbone_cost.json [--clips 4] [--repeats 5]
+    python benchmarks/backbone_cost.py VIDEOS --out benchmarks/results/backbone_cost.json [--clips 2] [--repeats 5]
 
 Weights are drawn at random, as the time does not depend on them. All networks take the same clips in turns.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     keep_freed_memory()

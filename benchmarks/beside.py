@@ -1,6 +1,6 @@
 """Training a head alone and beside a busy process: with all threads, with as many as are chosen, and with one.
 
-    python benchmarks/beside.py CACHE --work DIR --out benchmarks/results/beside.json [--repeats 3]
+    python benchmarks/beside.py CACHE --work DIR --out benchmarks/results/beside.json [--repeats 2]
 
 CACHE has features of the default backbone. All ways are taken in turns, each in a process of its own; the seconds are
 those of training, without loading.
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     taken: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in ("alone", "beside")}
     threads: dict[str, dict[str, list[int]]] = {name: {way: [] for way in WAYS} for name in taken}

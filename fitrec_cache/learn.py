@@ -103,7 +103,7 @@ class LearnReport(Plain):
 
         The names are those of ``trained.ensemble``, also if a single seed answers.
         """
-        return self.trained.ensemble or self.trained.runs[0].answers
+        return self.trained.answers
 
     @property
     def n_learned(self) -> int:
@@ -272,7 +272,7 @@ def learn(
     in_folds = _in_folds(
         clips,
         split,
-        (result.ensemble or first.answers)["accuracy_ci95"],
+        result.answers["accuracy_ci95"],
         cache=cache,
         variant=first.variant,
         backbone=[folders[name] for name in names],

@@ -175,7 +175,7 @@ def train_head(
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
     missing = [job for job in heads if job.state != "whole"]
-    threads = threads_beside_others() if missing and where.type == "cpu" else all_threads()
+    threads = threads_beside_others(contention) if missing and where.type == "cpu" else all_threads()
     notes.add(*threads.notes)
     with threads_set_to(threads.number):
         fresh = iter(trainer.run_all(missing, jobs, stages))

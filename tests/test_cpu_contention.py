@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from test_train import toy
@@ -45,6 +46,16 @@ def test_where_nothing_is_known_nothing_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_STAT", tmp_path / "none")
     assert _times() is None
     assert CpuContention(2).others() is None
+    assert CpuContention(2).used_by_others() is None
+
+
+def test_what_others_use_is_told_whether_or_not_it_did_harm(monkeypatch):
+    looks = [_Times(clock=5.0, all=10.0, idle=6.0, ours=1.0), _Times(clock=15.0, all=50.0, idle=31.0, ours=3.0)]
+    monkeypatch.setattr(module, "_times", lambda: looks.pop(0))
+    waited = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 5.05, sleep=waited.append))
+    assert CpuContention(2).used_by_others() == pytest.approx(1.3)  # of 40 s, 25 were idle and 2 ours, in 10 s
+    assert waited == [pytest.approx(0.15)]
 
 
 def test_times_are_read_in_seconds(monkeypatch, tmp_path):

@@ -20,7 +20,6 @@ from fitrec_cache.train import train_head
 def machine(monkeypatch):
     """Make a machine with some cores, of which other programs use some, and as many threads."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(module, "_LOOK", 0)
 
     def make(n_cores, used, *, allowed=None):
         monkeypatch.setattr(module, "cores", lambda: allowed or n_cores)

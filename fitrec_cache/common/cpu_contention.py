@@ -7,9 +7,15 @@ import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-#: Other programs slowed this one down if less than a tenth of the cores' time was idle, the others used at least a
-#: quarter of a core, and this program's threads got less than nine tenths of the time that they could have used.
-_IDLE, _OTHERS, _ENOUGH = 0.1, 0.25, 0.9
+#: Other programs that use fewer cores than this, together, do not count.
+LEAST = 0.25
+
+#: Other programs slowed this one down if less than a tenth of the cores' time was idle, the others used at least
+#: :data:`LEAST`, and this program's threads got less than nine tenths of the time that they could have used.
+_IDLE, _ENOUGH = 0.1, 0.9
+
+#: What other programs use is looked at for this many seconds at least.
+_LOOK = 0.2
 
 _STAT = Path("/proc/stat")
 
@@ -22,6 +28,11 @@ class _Times:
     all: float
     idle: float
     ours: float
+
+    @property
+    def others(self) -> float:
+        """How many cores other programs used, on average."""
+        return (self.all - self.idle - self.ours) / self.clock
 
 
 class CpuContention:
@@ -42,15 +53,19 @@ class CpuContention:
         """
         if (spent := self._spent()) is None:
             return None
-        others = spent.all - spent.idle - spent.ours
         could = min(self._threads * spent.clock, spent.all)
         served = spent.idle >= _IDLE * spent.all or spent.ours >= _ENOUGH * could
-        return None if served or others < _OTHERS * spent.clock else others / spent.clock
+        return None if served or spent.others < LEAST else spent.others
 
     def used_by_others(self) -> float | None:
-        """Return how many cores other programs used, whether or not that did harm; None if nothing is known."""
+        """Return how many cores other programs used, whether or not that did harm; None if nothing is known.
+
+        If this object was created just now, it waits until there is something to see.
+        """
+        if self._began is not None:
+            time.sleep(max(0.0, _LOOK - (time.monotonic() - self._began.clock)))
         spent = self._spent()
-        return None if spent is None else (spent.all - spent.idle - spent.ours) / spent.clock
+        return None if spent is None else spent.others
 
     def _spent(self) -> _Times | None:
         """Return the times since this object was created."""

@@ -182,14 +182,18 @@ def cores() -> int:
     return int(cpu_count())
 
 
+def threads_are_chosen() -> bool:
+    """Say whether the user chose the number of PyTorch's threads: by the variable, or as there are fewer cores."""
+    return "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() > (os.cpu_count() or 1)
+
+
 def keep_to_cores() -> None:
     """Limit PyTorch's threads to the cores that this process may use: more would wait for each other.
 
     PyTorch takes as many as the machine has, even in a container with less processor time. A number that the user chose
     is kept, because the last bits of a result depend on it.
     """
-    chosen = "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() > (os.cpu_count() or 1)
-    if not chosen and torch.get_num_threads() > cores():
+    if not threads_are_chosen() and torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from fitrec_cache.common.cpu_contention import CpuContention
-from fitrec_cache.common.devices import cores
-
-#: Seconds for which is looked at what other programs use, and the least number of cores that counts.
-_LOOK, _OTHERS = 0.2, 0.25
+from fitrec_cache.common.cpu_contention import LEAST, CpuContention
+from fitrec_cache.common.devices import cores, threads_are_chosen
 
 
 @dataclass(frozen=True)
@@ -48,24 +44,25 @@ def all_threads() -> Threads:
     return Threads(torch.get_num_threads(), torch.get_num_threads())
 
 
-def threads_beside_others() -> Threads:
+def threads_beside_others(contention: CpuContention | None = None) -> Threads:
     """Return with how many threads PyTorch computes best now: all of them, less the cores that other programs use.
 
     PyTorch's threads wait for each other after every operation, so one that has lost its core to another program holds
-    up all of them: on two cores, beside one busy process, a head with an LSTM took nine times as long to train with two
-    threads as with one (docs/performance.md).
+    up all of them: on two cores, beside one busy process, a head with an LSTM took three to four times as long to train
+    with two threads as with one (docs/performance.md).
 
-    A number that the user chose by ``OMP_NUM_THREADS`` is kept. So is PyTorch's own where it is not known what others
-    use: without ``/proc/stat`` (only Linux has it), or where this process may use only some of the machine's cores, as
-    in a container.
+    A number that the user chose is kept. So is PyTorch's own where it is not known what others use: without
+    ``/proc/stat`` (only Linux has it), or where this process may use only some of the machine's cores, as in a
+    container.
+
+    Args:
+        contention: Has looked at the cores for a while. None: begin now, which takes 0.2 s.
     """
     every = all_threads()
-    if every.usual == 1 or "OMP_NUM_THREADS" in os.environ or cores() < (os.cpu_count() or 1):
+    if every.usual == 1 or threads_are_chosen() or cores() < (os.cpu_count() or 1):
         return every
-    contention = CpuContention(every.usual)
-    time.sleep(_LOOK)
-    used = contention.used_by_others()
-    if used is None or used < _OTHERS:
+    used = (contention or CpuContention(every.usual)).used_by_others()
+    if used is None or used < LEAST:
         return every
     return Threads(max(1, min(every.usual, cores() - math.ceil(used))), every.usual, used)
 

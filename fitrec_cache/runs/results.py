@@ -133,6 +133,14 @@ class TrainReport:
         """The accuracy of each seed, over all folds if there are several."""
         return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
 
+    @property
+    def answers(self) -> dict[str, Any]:
+        """The metrics of the answers on test clips, as ``predict`` gives them: ``accuracy``, ``accuracy_ci95``, ...
+
+        The names are those of ``ensemble``, also if a single seed answers.
+        """
+        return self.ensemble or self.runs[0].answers
+
     def answered(self) -> Counter[tuple[str, str]]:
         """Return how often test clips of each class got each answer, over all runs, by (true, answered) class."""
         counts: Counter[tuple[str, str]] = Counter()
