@@ -46,6 +46,7 @@ from fitrec_cache.extract import FRAME_SIZE, SAMPLES
 from fitrec_cache.extraction.claims import CLAIMS
 from fitrec_cache.extraction.extractor import COMMIT_CLIPS
 from fitrec_cache.extraction.history import FOLDER
+from fitrec_cache.settings.poses import POSES
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.storage import hdf5
@@ -344,7 +345,7 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
 def _train(backbone: str, dim: int) -> float:
     """Return the approximate number of seconds for which ``learn`` trains on :data:`MANY` clips."""
     return training_seconds(
-        [(variant, dim) for variant in heads_for(backbone)],
+        [(variant, dim, dim if backbone in POSES else 0) for variant in heads_for(backbone)],
         sides=usual_sides(MANY),
         n_classes=_CLASSES,
         frames=SAMPLES,

@@ -109,12 +109,16 @@ class Features:
     @property
     def only_poses(self) -> bool:
         """Whether there is nothing but poses."""
-        return not self._without_poses().size
+        return bool(self.pose_dim == self.values.shape[2])
+
+    @property
+    def pose_dim(self) -> int:
+        """How many of a frame's values are poses; :func:`load_cached` puts them last."""
+        poses = sum(source["kind"] == "features" and sees_poses(source["identity"]) for source in self.sources)
+        return min(poses * POSE_DIM, self.values.shape[2]) if poses else 0
 
     def _without_poses(self) -> NDArray[Any]:
-        """Return the values without poses, which :func:`load_cached` puts last."""
-        poses = sum(source["kind"] == "features" and sees_poses(source["identity"]) for source in self.sources)
-        return self.values[:, :, : max(0, self.values.shape[2] - poses * POSE_DIM)]
+        return self.values[:, :, : self.values.shape[2] - self.pose_dim]
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, from the times of their frames; None if these are unknown."""

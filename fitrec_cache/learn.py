@@ -227,7 +227,8 @@ def learn(
     try:
         clips = _clips_of(opened, classes)
         _check_alike(opened, clips, stores)
-        runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
+        how = ["poses apart"] * any(name in POSES for name in folders)  # earlier versions trained on them otherwise
+        runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs, *how])
     except UsageError as error:  # for example, too few clips are left
         if tell is None and unusable:  # the notes would be in the report, which will not exist
             raise UsageError(f"{error}. {'. '.join(unusable)}") from error
@@ -250,8 +251,7 @@ def learn(
         for names in inputs
         for head in variant or heads_for(names[0])
     ]
-    widths = extracted.backbones
-    new = [(head, sum(widths[each] for each in names)) for names, head, folder in heads if not is_there(folder)]
+    new = [(head, *_widths(names, extracted.backbones)) for names, head, folder in heads if not is_there(folder)]
     if new and tell is not None:
         tell(_how_long(new, clips, len(seed), epochs) + ", less with --jobs" * (jobs > 1))
     models: dict[Path, Callable[..., TrainReport]] = {}
@@ -405,8 +405,13 @@ def _in_folds(clips: Sequence[HeldClip], split: str, interval: tuple[float, floa
     return command("train-head", **settings, split=_FOLDS)
 
 
-def _how_long(heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], seeds: int, epochs: int | None) -> str:
-    """Return a note with the approximate training time; heads are given as variant and length of features."""
+def _widths(names: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:
+    """Return the length of these backbones' features together, and how much of it are poses."""
+    return sum(of[name] for name in names), sum(of[name] for name in names if name in POSES)
+
+
+def _how_long(heads: Sequence[tuple[str, int, int]], clips: Sequence[HeldClip], seeds: int, epochs: int | None) -> str:
+    """Return a note with the approximate training time; heads are given as for :func:`training_seconds`."""
     seconds = training_seconds(
         heads,
         sides=usual_sides(len(clips)),

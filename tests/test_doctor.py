@@ -135,8 +135,7 @@ def test_training_is_timed_for_the_heads_of_learn_and_features_as_long_as_these(
     monkeypatch.setattr(module, "training_seconds", lambda heads, **settings: asked.append((heads, settings)) or 1.0)
     doctor(backbone=weights("test_vit"), device="cpu")
     ((heads, settings),) = asked
-    assert [variant for variant, _ in heads] == ["resnet50-lstm-attention", "mean"]
-    assert {dim for _, dim in heads} == {64}
+    assert heads == [("resnet50-lstm-attention", 64, 0), ("mean", 64, 0)]
     assert settings["sides"] == (640, 160, 200)
     assert (settings["n_classes"], settings["frames"], settings["seeds"]) == (10, 20, 3)
 

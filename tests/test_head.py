@@ -17,14 +17,13 @@ from fitrec_cache.heads.convolutional import ConvLSTM2d, FrameConvolutions
 from fitrec_cache.heads.head import (
     AdditiveAttention,
     FrameDropout,
-    Normalisation,
     NormalisedHead,
-    _principal,
     add_differences,
     build_head,
     count_trainable,
     dot_weights,
 )
+from fitrec_cache.heads.normalisation import Normalisation, PosesApart, _principal
 from fitrec_cache.heads.recurrence import KerasLSTM
 from fitrec_cache.settings.variants import ATTENTIONS, VARIANTS, HeadConfig
 
@@ -298,6 +297,17 @@ def test_config_survives_json_values() -> None:
     assert HeadConfig.from_dict(config.to_dict()) == config
 
 
+#: Of eight values per frame the last three are poses.
+POSES = {
+    "variant": "mean",
+    "n_classes": 3,
+    "input_dim": 8,
+    "normalise": "pca",
+    "components": 2,
+    "pose_dim": 3,
+}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -311,6 +321,10 @@ def test_config_survives_json_values() -> None:
         ({"variant": "mean", "n_classes": 3}, "input_dim 0: expected .* at least 1"),
         ({"variant": "convlstm", "n_classes": 3, "frames": 0}, "frames 0"),
         ({"variant": "mean"}, "lack n_classes"),
+        ({"variant": "mean", "n_classes": 3, "input_dim": 8, "pose_dim": 3}, "pose_dim 3 with normalise 'none' and 8"),
+        (POSES | {"pose_dim": 9}, "pose_dim 9 with normalise 'pca' and 8 values per frame: expected at most all"),
+        (POSES | {"components": 6}, "components 6: features have only 5 values per frame"),
+        (POSES | {"components": 0}, "normalise 'pca' needs components"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
@@ -483,6 +497,55 @@ def test_a_head_behind_a_normalisation_takes_features_as_they_are_cached() -> No
     assert not any(p.requires_grad for p in head.normalise.parameters())
 
 
+def test_poses_are_scaled_by_themselves_and_their_variation_is_added() -> None:
+    """By hand: both values have mean 5 and deviation 3 over all frames, and in the clips 4 and 0, or 0 and 4."""
+    clips = torch.tensor([[[0.0, 6.0], [8.0, 6.0]], [[6.0, 0.0], [6.0, 8.0]]])  # (2, 2, 2)
+    layer = PosesApart(None, 2)
+    layer.fit(clips.flatten(0, 1).clone())
+    layer.fit_variation(clips)
+    assert (layer.inputs, layer.outputs) == (2, 4)
+    varied = [2 * (4 / 3 - 2 / 3), 2 * (0 - 2 / 3)]
+    expected = [[-5 / 3, 1 / 3, *varied], [3 / 3, 1 / 3, *varied]]
+    assert layer(clips)[0].tolist() == [pytest.approx(row, abs=1e-6) for row in expected]
+
+
+def test_features_of_images_are_normalised_as_without_poses_but_count_less() -> None:
+    images, poses = frames_of(400, 6).reshape(20, 20, 6), frames_of(400, 3, seed=1).reshape(20, 20, 3)
+    both = torch.cat([images, poses], dim=2)
+    alone, layer = Normalisation("pca", 6, 4), PosesApart(Normalisation("pca", 6, 4), 3)
+    alone.fit(images.flatten(0, 1).clone())
+    layer.fit(both.flatten(0, 1).clone())
+    layer.fit_variation(poses)
+    found = layer(both)
+    assert found.shape == (20, 20, layer.outputs)
+    torch.testing.assert_close(found[..., :4], 0.15 * alone(images), atol=1e-5, rtol=1e-5)
+    own = PosesApart(None, 3)
+    own.fit(poses.flatten(0, 1).clone())
+    own.fit_variation(poses)
+    torch.testing.assert_close(found[..., 4:], own(poses))
+    with pytest.raises(ValueError, match=r"expected \(B, T, 9\)"):
+        layer(images)
+
+
+@pytest.mark.parametrize("variant", ["mean", "vit-lstm"])
+@pytest.mark.parametrize(("images", "kind"), [(0, "pca"), (5, "pca"), (5, "standard")])
+def test_a_head_with_poses_sees_as_many_values_as_its_config_says(variant: str, images: int, kind: str) -> None:
+    config = HeadConfig(
+        variant=variant,
+        n_classes=3,
+        input_dim=images + 3,
+        pose_dim=3,
+        normalise=kind,
+        components=min(images, 2) if kind == "pca" else 0,
+    )
+    head = build_head(config)
+    assert isinstance(head, NormalisedHead)
+    assert head.normalise.outputs == config.seen_dim == {0: 6, 2: 8, 5: 11}[min(images, 2) if kind == "pca" else images]
+    assert HeadConfig.from_dict(config.to_dict()) == config
+    logits, _ = head(torch.randn(2, 4, images + 3))
+    assert logits.shape == (2, 3)
+
+
 def test_differences_are_each_frames_change() -> None:
     x = torch.tensor([[[1.0, 5.0], [2.0, 3.0], [2.0, 4.0]]])
     assert add_differences(x).tolist() == [[[1, 5, 0, 0], [2, 3, 1, -2], [2, 4, 0, 1]]]
@@ -564,7 +627,7 @@ def test_principal_components_are_those_of_torchs_threads_whatever_scipy_would_t
     """Scipy brings threads of its own, as many as there are cores: another machine would give other bits."""
     program = """
 import hashlib, torch
-from fitrec_cache.heads.head import Normalisation
+from fitrec_cache.heads.normalisation import Normalisation
 torch.set_num_threads(1)
 torch.manual_seed(0)
 whiten = Normalisation("whiten", 1200, 512)

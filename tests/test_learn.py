@@ -406,8 +406,10 @@ def test_poses_are_taken_beside_each_backbone(learned, video_folder, weights, tm
         assert sum(f"{name}+blazepose_full" in model.name for model in report.models) == 2
     assert "blazepose_full wants" not in "".join(told)  # frames keep their proportions in its square
     widths = report.extracted.backbones
-    width = read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"]
-    assert width == widths[report.backbone.removesuffix("+blazepose_full")] + 225
+    head = read_run_settings(next(report.run.glob("seed-*")))["head"]
+    assert head["input_dim"] == widths[report.backbone.removesuffix("+blazepose_full")] + 225
+    assert head["pose_dim"] == 225
+    assert report.run.parent.name != learned[0].run.parent.name  # which earlier versions gave models with poses, too
     assert "--poses" not in learn_text(report)
     answer = predict([next(video_folder.glob("Hop/*"))], run=report.run)[0]
     assert len(answer.attention) == 20

@@ -33,12 +33,14 @@ from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreE
 from fitrec_cache.evaluation.calibration import calibration_error
 from fitrec_cache.extract import extract
 from fitrec_cache.features import Features
-from fitrec_cache.heads.head import Normalisation, build_head
+from fitrec_cache.heads.head import build_head
+from fitrec_cache.heads.normalisation import Normalisation
 from fitrec_cache.pack import read_pack
 from fitrec_cache.runs import run_files, run_pictures
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.runs.scored import read_scored
+from fitrec_cache.settings.poses import POSE, POSE_DIM
 from fitrec_cache.settings.recipes import Recipe, get_recipe
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.texts import train_text
@@ -47,6 +49,7 @@ from fitrec_cache.training import fit as fit_module
 from fitrec_cache.training import train_notes
 from fitrec_cache.training.adamw import AdamW
 from fitrec_cache.training.fit import Side, fit, fit_again, with_precision
+from fitrec_cache.training.problem import Problem, accuracy
 from fitrec_cache.training.trainer import Job, Trainer
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -97,6 +100,48 @@ def test_separable_classes_are_learned(tmp_path, features, variant):
     assert run.metrics.accuracy == 1.0
     assert (run.n_train, run.n_val, run.n_test) == (36, 12, 12)
     assert run.split == "group"
+
+
+def moving_poses():
+    """Return clips of two classes, with the same means: in one of them the first five values move."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(80, 1, POSE_DIM)).repeat(6, axis=1)
+    values[40:, ::2, :5] += 1
+    values[40:, 1::2, :5] -= 1
+    given = {"labels": ["Hold"] * 40 + ["Move"] * 40, "clip_ids": [f"{i}.mp4" for i in range(80)]}
+    identity = {
+        "backbone": "blazepose_full",
+        "preprocessing": {"preset": "native", "output": POSE},
+        "precision": "fp32",
+    }
+    sources = [{"kind": "features", "identity": identity | {"frames": {"samples": 6, "short_side": 36}}, "origin": {}}]
+    return Features(values=values.astype(np.float32), **given), sources
+
+
+@pytest.mark.parametrize("images", [0, 7])
+def test_an_exercise_is_known_by_what_moves_in_poses(tmp_path, images):
+    clips, sources = moving_poses()
+    values = np.concatenate([np.ones((80, 6, images), np.float32), clips.values], axis=2)
+    settings = {"variant": "mean", "split": "random"}
+    plain = train_head(out=tmp_path / "plain", features=replace(clips, values=values), **settings)
+    poses = train_head(out=tmp_path / "poses", features=replace(clips, values=values, sources=sources), **settings)
+    assert plain.accuracies[0] <= 0.75  # a mean over time is the same in both classes
+    assert poses.accuracies == [1.0]
+    heads = [run_of(tmp_path / name)["head"] for name in ("plain", "poses")]
+    assert ["pose_dim" in head for head in heads] == [False, True]  # as in runs of earlier versions
+    head = read_run(tmp_path / "poses").head
+    with torch.inference_mode():
+        logits, _ = head(torch.from_numpy(values[:3]))
+    assert logits.argmax(dim=1).tolist() == [0, 0, 0]  # also when a stored head is read
+
+
+def test_a_search_and_the_recipe_without_normalisation_take_poses_too(tmp_path):
+    clips, sources = moving_poses()
+    data = replace(clips, sources=sources)
+    problem = Problem.of(data, variant="mean", split=["random"], seed=[0], epochs=40)
+    assert accuracy(problem.judge(get_recipe("native"), None, [0])) == 1.0
+    train_head(out=tmp_path / "run", features=data, variant="mean", split="random", recipe="paper", epochs=2)
+    assert "pose_dim" not in run_of(tmp_path / "run")["head"]
 
 
 def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):

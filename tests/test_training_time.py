@@ -19,10 +19,11 @@ def test_all_steps_of_all_trainings_are_counted(monkeypatch):
     seconds, seen = {"mean": 0.001, "vit-lstm": 0.01}, []
     monkeypatch.setattr(module, "step_seconds", lambda config, *_: seen.append(config) or seconds[config.variant])
     given = {"sides": (640, 160, 200), "n_classes": 10, "frames": 20, "seeds": 3, "recipe": NATIVE}
-    both = training_seconds([("vit-lstm", 768), ("mean", 96)], **given)
+    both = training_seconds([("vit-lstm", 768, 0), ("mean", 96, 30)], **given)
     assert both == pytest.approx(3 * (50 * (20 + 25) * 0.011 + 50 * 32 * 0.01))
-    assert [(c.input_dim, c.n_classes, c.components) for c in seen] == [(768, 10, 426), (96, 10, 96)]
-    alone = training_seconds([("mean", 96)], **given | {"recipe": NATIVE.change(epochs=7, refit=False), "seeds": 1})
+    assert [(c.input_dim, c.n_classes, c.components) for c in seen] == [(768, 10, 426), (96, 10, 66)]
+    assert [c.seen_dim for c in seen] == [426, 66 + 2 * 30]
+    alone = training_seconds([("mean", 96, 0)], **given | {"recipe": NATIVE.change(epochs=7, refit=False), "seeds": 1})
     assert alone == pytest.approx(7 * (20 + 32) * 0.001)
 
 

@@ -7,23 +7,13 @@ here sets a seed: call :func:`torch.manual_seed` before :func:`build_head` for r
 
 from __future__ import annotations
 
-import math
-
 import torch
-from scipy.linalg import eigh
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from fitrec_cache.errors import DivergedError, UsageError
 from fitrec_cache.heads.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
+from fitrec_cache.heads.normalisation import Normalisation, PosesApart, checked_features
 from fitrec_cache.heads.recurrence import KerasLSTM
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig
-
-#: Principal components of vectors up to this length are computed exactly; number of spare directions in a projection.
-_MOST_EXACT, _SPARE = 4096, 32
-
-#: A value whose standard deviation is at most this share of its mean varies only by rounding.
-_ROUNDING = 1e-5
 
 
 class AdditiveAttention(nn.Module):
@@ -133,7 +123,7 @@ class SequenceHead(nn.Module):
         Raises:
             ValueError: If ``x`` has another shape or type.
         """
-        vectors = _checked_features(x, self.inputs) if self.embed is None else self.embed(x)  # (B, T, d)
+        vectors = checked_features(x, self.inputs) if self.embed is None else self.embed(x)  # (B, T, d)
         vectors = self.drop_inputs(vectors)
         states = self.lstm.states(add_differences(vectors) if self.config.differences else vectors)  # (B, T, u)
         pooled, weights = self._pool(states)  # (B, u), (B, T)
@@ -166,111 +156,14 @@ class MeanHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits ``(B, K)`` and weights ``(B, T)``, all ``1/T``, for features ``(B, T, d)``."""
-        features = _checked_features(x, self.inputs)
+        features = checked_features(x, self.inputs)
         return self.classify(self.drop(features.mean(dim=1))), _equal_weights(features)  # (B, K), (B, T)
 
 
-class Normalisation(nn.Module):
-    """``(x - shift) scale``, by component or by feature; fitted once on the training clips, never trained.
-
-    Args:
-        kind: ``standard``, ``pca`` or ``whiten``.
-        inputs: Length d of a frame's vector.
-        components: Length p of the result; ignored for ``standard``, where it is d.
-    """
-
-    def __init__(self, kind: str, inputs: int, components: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.inputs = inputs
-        self.outputs = inputs if kind == "standard" else components
-        self.register_buffer("shift", torch.zeros(inputs))
-        shape = (inputs,) if kind == "standard" else (inputs, components)
-        self.register_buffer("scale", torch.ones(shape))
-
-    def fit(self, frames: Tensor) -> None:
-        """Fit to training frames ``(N, d)``, float32; they are centred in place, as they may take half of all memory.
-
-        The sign of each principal component is chosen so that its largest entry is positive. ``pca`` divides all
-        components by one number, the root of their mean variance; ``whiten`` divides each by its own standard
-        deviation.
-        """
-        shift = frames.mean(dim=0)  # (d,)
-        centred = frames.sub_(shift)
-        if self.kind == "standard":
-            variances = centred.square().mean(dim=0)  # (d,)
-            _check_finite(variances, centred)
-            deviations = variances.sqrt()
-            least = 1e-3 * float(deviations.max().clamp(min=1e-12))
-            scale = (1 / deviations.clamp(min=least)).masked_fill(deviations <= _ROUNDING * shift.abs(), 0)
-        else:
-            variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
-            basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
-            spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
-            scale = basis / _deviations(spread, variances[0])  # (d, p)
-        self.load_state_dict({"shift": shift, "scale": scale})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B, T, p)`` for features ``(B, T, d)``."""
-        shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
-        centred = _checked_features(x, self.inputs) - shift
-        return centred * scale if self.kind == "standard" else centred @ scale
-
-
-def _deviations(variances: Tensor, highest: Tensor) -> Tensor:
-    """Return the standard deviations; infinite (so without effect) where nothing but rounding varied in training."""
-    floor = 1e-6 * float(highest.clamp(min=1e-12))
-    return torch.where(variances > floor, variances.sqrt(), math.inf)
-
-
-def _check_finite(found: Tensor, centred: Tensor) -> None:
-    if not bool(torch.isfinite(found).all()):
-        raise DivergedError(
-            f"features up to {float(centred.abs().max()):.3g} are too large to be normalised: scale them, or leave "
-            "them as they are (setting normalise: none)"
-        )
-
-
-def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Return variances ``(p,)``, highest first, and directions ``(d, p)`` of centred vectors ``(N, d)``.
-
-    For long vectors (a grid of cells) a randomised projection is used, which finds the leading components to many
-    digits in a fraction of the time.
-
-    Source:
-        Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011.
-
-    Raises:
-        DivergedError: If the variances are not finite.
-        UsageError: If more directions are requested than there are vectors.
-    """
-    if components > len(centred):
-        raise UsageError(
-            f"components is {components}, but for features this long only {len(centred)} vectors are used, which "
-            "give no more directions: choose fewer"
-        )
-    if centred.shape[1] <= _MOST_EXACT:
-        covariance = centred.T @ centred / len(centred)  # (d, d)
-        _check_finite(covariance, centred)
-        # Computed in float64: in float32 LAPACK may fail if, with few clips, most directions have no variance. Unlike
-        # PyTorch's eigh, SciPy's computes only the requested directions.
-        wanted = (len(covariance) - components, len(covariance) - 1)
-        with threadpool_limits(torch.get_num_threads()):  # the last bits depend on this number, as PyTorch's do
-            found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
-        variances, vectors = map(torch.from_numpy, found)  # ascending
-        return variances.flip(0).float(), vectors.flip(1).float()
-    _check_finite(centred.square().sum(), centred)
-    few = min(components + _SPARE, *centred.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would also reseed GPUs, which a training may use
-        _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending
-    return (values.square() / len(centred))[:components], vectors[:, :components]
-
-
 class NormalisedHead(nn.Module):
-    """A head preceded by its :class:`Normalisation`, so that a stored head takes features as they are cached."""
+    """A head preceded by its normalisation, so that a stored head takes features as they are cached."""
 
-    def __init__(self, normalise: Normalisation, head: nn.Module) -> None:
+    def __init__(self, normalise: Normalisation | PosesApart, head: nn.Module) -> None:
         super().__init__()
         self.normalise = normalise
         self.head = head
@@ -321,7 +214,9 @@ def build_head(config: HeadConfig) -> nn.Module:
         (torch.Size([1, 2]), [[0.25, 0.25, 0.25, 0.25]])
     """
     if config.normalise != "none":
-        normalise = Normalisation(config.normalise, config.input_dim, config.components)
+        images = config.input_dim - config.pose_dim
+        of_images = Normalisation(config.normalise, images, config.components) if images else None
+        normalise = PosesApart(of_images, config.pose_dim) if of_images is None or config.pose_dim else of_images
         return NormalisedHead(normalise, _build_plain(config, normalise.outputs))
     return _build_plain(config, config.input_dim)
 
@@ -351,14 +246,6 @@ def _classifier(inputs: int, hidden: int, n_classes: int) -> nn.Sequential:
     if not hidden:
         return nn.Sequential(_dense(inputs, n_classes))
     return nn.Sequential(_dense(inputs, hidden), nn.ReLU(), _dense(hidden, n_classes))
-
-
-def _checked_features(x: Tensor, inputs: int) -> Tensor:
-    if x.dim() != 3 or x.shape[2] != inputs or x.shape[1] < 1:
-        raise ValueError(f"features of shape {tuple(x.shape)}: expected (B, T, {inputs}) with T at least 1")
-    if not x.is_floating_point():
-        raise ValueError(f"features of type {x.dtype}: expected floating point; convert them with .float()")
-    return x
 
 
 def _weighted_sum(weights: Tensor, states: Tensor) -> Tensor:

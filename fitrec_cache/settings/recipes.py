@@ -160,7 +160,14 @@ class Recipe(Plain):
         )
 
     def head_config(
-        self, variant: str, shape: Sequence[int], *, n_classes: int, n_train: int, attention: str | None
+        self,
+        variant: str,
+        shape: Sequence[int],
+        *,
+        n_classes: int,
+        n_train: int,
+        attention: str | None,
+        pose_dim: int = 0,
     ) -> HeadConfig:
         """Return the head configuration for a variant; settings that the variant does not have are left out.
 
@@ -170,20 +177,28 @@ class Recipe(Plain):
             n_classes: Number of classes K.
             n_train: Number of training clips; see ``clips_per_component``.
             attention: One of :data:`~fitrec_cache.settings.variants.ATTENTIONS`; None for the variant's own.
+            pose_dim: How many of the d values are poses, the last ones; with ``normalise`` they are treated apart.
 
         Raises:
             UsageError: If the variant or a setting is unknown.
         """
         head = get_variant(variant)
         frames, dim = shape[1], 0 if head.takes_pixels else shape[2]
+        pose_dim = pose_dim if self.normalise != "none" else 0
         chosen = {name: getattr(self, name) for name in head.settings}
         if "components" in chosen:
             most = n_train * frames
             if self.clips_per_component:
                 most = max(1, int(min(n_train / self.clips_per_component, most)))
-            chosen["components"] = min(self.components, dim, most) if self.normalise in PROJECTIONS else 0
+            chosen["components"] = min(self.components, dim - pose_dim, most) if self.normalise in PROJECTIONS else 0
         return HeadConfig(
-            variant=variant, n_classes=n_classes, input_dim=dim, attention=attention, frames=frames, **chosen
+            variant=variant,
+            n_classes=n_classes,
+            input_dim=dim,
+            pose_dim=pose_dim,
+            attention=attention,
+            frames=frames,
+            **chosen,
         )
 
 

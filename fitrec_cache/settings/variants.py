@@ -156,6 +156,8 @@ class HeadConfig(Plain):
         variant: A key of :data:`VARIANTS`.
         n_classes: Number of classes K, at least 2.
         input_dim: Length d of a frame's feature vector, at least 1; not used by pixel variants.
+        pose_dim: How many of these values, the last ones, are poses that are normalised by themselves
+            (:class:`fitrec_cache.heads.normalisation.PosesApart`); 0 for none.
         attention: One of :data:`ATTENTIONS`; None is replaced by the variant's own, so that a stored config keeps its
             meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
         frames: Number of frames per clip, T, at least 1; only ``convlstm`` depends on it, because its dense layer takes
@@ -188,6 +190,7 @@ class HeadConfig(Plain):
     skip_mean: bool = False
     input_dropout: float = 0.0
     dropout: float = 0.0
+    pose_dim: int = 0
 
     def __post_init__(self) -> None:
         variant = get_variant(self.variant)
@@ -207,16 +210,34 @@ class HeadConfig(Plain):
             )
         projected = self.normalise in PROJECTIONS
         _check_at_least("components", self.components, 0)
-        if projected and not self.components:
+        _check_at_least("pose_dim", self.pose_dim, 0)
+        if self.pose_dim > self.input_dim or (self.pose_dim and self.normalise == "none"):
+            raise UsageError(
+                f"pose_dim {self.pose_dim} with normalise '{self.normalise}' and {self.input_dim} values per frame: "
+                "expected at most all of them, and a normalisation; correct the head's settings"
+            )
+        images = self.input_dim - self.pose_dim
+        if projected and not self.components and (images or not self.pose_dim):
             raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
-        if projected and self.components > self.input_dim:
-            raise UsageError(f"components {self.components}: features have only {self.input_dim} values per frame")
+        if projected and self.components > images:
+            raise UsageError(f"components {self.components}: features have only {images} values per frame")
         for name in ("differences", "bidirectional", "skip_mean"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected true or false; correct the head's settings")
         for name in ("input_dropout", "dropout"):
             if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected a share of at least 0 and below 1")
+
+    @property
+    def seen_dim(self) -> int:
+        """Number of values per frame that are left after normalisation."""
+        images = self.input_dim - self.pose_dim
+        return (self.components if self.normalise in PROJECTIONS else images) + 2 * self.pose_dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values; without ``pose_dim`` if it is 0, as in earlier versions."""
+        values = super().to_dict()
+        return values if self.pose_dim else {name: value for name, value in values.items() if name != "pose_dim"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:

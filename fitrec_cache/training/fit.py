@@ -21,7 +21,8 @@ from fitrec_cache.common.memory import keep_freed_memory
 from fitrec_cache.common.precision import computes_in_bf16, in_full_float32
 from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import DivergedError
-from fitrec_cache.heads.head import MeanHead, Normalisation, NormalisedHead, build_head
+from fitrec_cache.heads.head import MeanHead, NormalisedHead, build_head
+from fitrec_cache.heads.normalisation import Normalisation, PosesApart
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.training.loop import EVALUATE, Held, Loop, as_inputs, copy_state
@@ -39,7 +40,7 @@ _VECTORS = 8192
 #: Number of steps that are timed, after one warm-up step.
 _TIMED = 5
 
-#: States of fitted :class:`~fitrec_cache.heads.head.Normalisation` modules, by kind, output length and clips.
+#: States of fitted modules of :mod:`fitrec_cache.heads.normalisation`, by kind, output length and clips.
 Normalisations = dict[tuple[str, int, bytes], dict[str, Tensor]]
 
 
@@ -176,9 +177,7 @@ def step_seconds(config: HeadConfig, recipe: Recipe, n_clips: int) -> float:
         n_clips: Number of training clips; a step uses at most a batch of them.
     """
     where, n = torch.device("cpu"), min(n_clips, recipe.batch_size)
-    config = dataclasses.replace(
-        config, input_dim=config.components or config.input_dim, normalise="none", components=0
-    )
+    config = dataclasses.replace(config, input_dim=config.seen_dim, normalise="none", components=0, pose_dim=0)
     values = np.random.default_rng(0).standard_normal((n, config.frames, config.input_dim), dtype=np.float32)
     side = Side(values=values, targets=np.arange(n) % config.n_classes, clips=np.arange(n))
     spent = []
@@ -244,11 +243,14 @@ def _begin(
     return head, Loop(learner, learned, judged, config.n_classes, recipe)
 
 
-def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
+def _fit_normalisation(normalise: Normalisation | PosesApart, side: Side) -> None:
     """Fit a normalisation to the clips of a side, or reuse an earlier fit to the same clips."""
     known, key = side.normalisations, (normalise.kind, normalise.outputs, side.clips.tobytes())
     if key not in known:
         normalise.fit(_some_vectors(side))
+        if isinstance(normalise, PosesApart):
+            poses = side.values[side.clips, :, -normalise.poses.inputs :]
+            normalise.fit_variation(torch.from_numpy(poses).float())
         known[key] = copy_state(normalise)
         while len(known) > 1 and sum(v.numel() for state in known.values() for v in state.values()) > _MOST_KEPT:
             known.pop(next(iter(known)))  # the oldest

@@ -61,6 +61,7 @@ class Problem:
         epochs: Number of epochs of every trial.
         backbone: Names of the features.
         values: Features of all clips, ``(N, T, d)``.
+        pose_dim: How many of the d values, the last ones, are poses.
         data_sha256: A digest of everything that training uses of the clips.
         splits: The visible part of each split.
         units: The statistical unit of each validation clip: its group, or the clip itself.
@@ -73,6 +74,7 @@ class Problem:
     epochs: int
     backbone: str
     values: NDArray[Any]
+    pose_dim: int
     data_sha256: str
     splits: tuple[Sides, ...]
     units: dict[str, str]
@@ -95,6 +97,7 @@ class Problem:
             epochs=epochs,
             backbone=data.name,
             values=data.values,
+            pose_dim=data.pose_dim,
             data_sha256=data.digest(),
             splits=splits,
             units={clip: units[clip] for each in splits for clip in each.val_ids},
@@ -135,6 +138,7 @@ class Problem:
                     n_classes=each.n_classes,
                     n_train=len(each.train),
                     attention=attention,
+                    pose_dim=self.pose_dim,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
                 logits, _ = apply_head(fitted.judge, self.values, each.val, each.val_ids)

@@ -179,6 +179,7 @@ class Trainer:
             n_classes=len(self.classes(job)[0]),
             n_train=len(job.fold.split.train),
             attention=self.attention,
+            pose_dim=self.data.pose_dim,
         )
 
     def describe(self, job: Job) -> dict[str, Any]:

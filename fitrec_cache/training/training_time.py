@@ -12,7 +12,7 @@ from fitrec_cache.training.fit import step_seconds
 
 
 def training_seconds(
-    heads: Sequence[tuple[str, int]],
+    heads: Sequence[tuple[str, int, int]],
     *,
     sides: tuple[int, int, int],
     n_classes: int,
@@ -25,7 +25,7 @@ def training_seconds(
     Work outside the steps, such as validation, is not included, so the estimate is rather low.
 
     Args:
-        heads: Variant and feature length of each head.
+        heads: Variant and feature length of each head, and how many of the features are poses.
         sides: Number of clips for training, validation and testing.
         n_classes: Number of classes.
         frames: Frames per clip.
@@ -38,9 +38,15 @@ def training_seconds(
     tested, last = fitted.epochs * _batches(n_train, fitted) + both, fitted.epochs * _batches(n_all, fitted)
     a_step = []
     with threads_set_to(threads_beside_others().number):
-        for variant, dim in heads:
-            shape = (n_all, frames, dim)
-            config = fitted.head_config(variant, shape, n_classes=n_classes, n_train=n_train, attention=None)
+        for variant, dim, pose_dim in heads:
+            config = fitted.head_config(
+                variant,
+                (n_all, frames, dim),
+                n_classes=n_classes,
+                n_train=n_train,
+                attention=None,
+                pose_dim=pose_dim,
+            )
             a_step.append(step_seconds(config, fitted, n_train))
     return seeds * (tested * sum(a_step) + last * max(a_step))
 
