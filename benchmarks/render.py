@@ -567,8 +567,8 @@ def _few(rule: str, name: str = "few_classes") -> list[float]:
 
 def poses() -> str:
     """For the documentation: a row for each kind of head and features."""
-    rows = []
-    for row in _result("poses")["rows"]:
+    rows, found = [], _result("poses")["rows"]
+    for row in found:
         low, high = (f"{100 * end:.1f}" for end in row["ci95"])
         told = [{"lists": "rooms mostly known", "rooms": "rooms never seen"}[row["split"]], row["variant"]]
         told += [row["features"], f"{row['accuracy']:.1%} ({low} to {high})"]
@@ -578,7 +578,13 @@ def poses() -> str:
             ends = " to ".join(f"{100 * end:+.1f}" for end in row["difference_ci95"])
             rows.append([*told, f"{100 * row['difference']:+.1f} ({ends})", f"{row['p_holm']:.2g}"])
     names = ("test clips", "variant", "features", "accuracy, % (95 %)", "points above the default alone", "p, Holm")
-    return table(list(names), rows)
+    apart = [row for row in found if row["split"] == "rooms"]
+    of = apart[0]["others"]
+    told = "; ".join(f"{row['features']} {row['others']['accuracy']:.1%}" for row in apart)
+    rest = (
+        f"In the {of['rooms']} rooms that had no part in any choice (n = {of['n']}), `{apart[0]['variant']}`: {told}."
+    )
+    return "\n\n".join([table(list(names), rows), rest])
 
 
 def few_classes() -> str:

@@ -42,8 +42,8 @@ _LIMBS = (
     *((11, 23), (12, 24), (27, 31), (28, 32), (11, 12), (23, 24), (7, 11), (8, 12)),
 )
 
-#: All values are multiplied by this, or the leading components of features of several backbones would hardly contain
-#: them: those of image networks vary more. Chosen on validation clips (docs/results.md), where 10 was as good.
+#: All values are multiplied by this: in principal components of several backbones' features, poses would otherwise
+#: hardly count. Heads scale them again (:mod:`fitrec_cache.heads.normalisation`), so it only matters to others.
 _WEIGHT = 6.0
 
 _TINY = 1e-6

@@ -18,7 +18,7 @@ _MOST_EXACT, _SPARE = 4096, 32
 _ROUNDING = 1e-5
 
 #: With poses beside them, features of images are multiplied by this, as they tell less of a new place; and how often
-#: each pose's variation counts. Both chosen on validation clips (docs/results.md).
+#: each pose's variation counts. Both chosen on validation clips and some of the rooms (docs/design.md).
 _IMAGES, _VARIATION = 0.15, 2.0
 
 

@@ -156,8 +156,6 @@ class HeadConfig(Plain):
         variant: A key of :data:`VARIANTS`.
         n_classes: Number of classes K, at least 2.
         input_dim: Length d of a frame's feature vector, at least 1; not used by pixel variants.
-        pose_dim: How many of these values, the last ones, are poses that are normalised by themselves
-            (:class:`fitrec_cache.heads.normalisation.PosesApart`); 0 for none.
         attention: One of :data:`ATTENTIONS`; None is replaced by the variant's own, so that a stored config keeps its
             meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
         frames: Number of frames per clip, T, at least 1; only ``convlstm`` depends on it, because its dense layer takes
@@ -170,8 +168,10 @@ class HeadConfig(Plain):
         skip_mean: Concatenate the mean of the features over time to the pooled states.
         input_dropout: Share of features dropped in training, the same ones in all frames of a clip; in [0, 1).
         dropout: Share of the dense layers' input that is dropped in training; in [0, 1).
+        pose_dim: How many of the d values, the last ones, are poses that are normalised by themselves
+            (:class:`fitrec_cache.heads.normalisation.PosesApart`); 0 for none.
 
-    The last eight are off by default: the paper has none of them.
+    The last nine are off by default: the paper has none of them.
 
     Raises:
         UsageError: If a value is not one of the above.
