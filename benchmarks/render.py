@@ -109,7 +109,7 @@ def with_poses() -> list[list[str]]:
             row["features"].replace("+", " + "),
             row["variant"],
             _over_lists(row["accuracies"]),
-            rooms.get(row["variant"], ""),
+            rooms.get(row["variant"], "not measured"),
         ]
         for row in sorted(found, key=lambda row: row["variant"])
         if row["split"] == "lists"

@@ -109,7 +109,8 @@ class Problem:
         """All settings that must be equal for trials to be comparable."""
         clips = digest([[each.train_ids, each.val_ids] for each in self.splits])
         names = [each.name for each in self.splits]
-        return json.dumps([self.variant, self.backbone, names, self.epochs, self.data_sha256, clips])
+        poses = ["poses apart"] * bool(self.pose_dim)  # earlier versions trained on them otherwise
+        return json.dumps([self.variant, self.backbone, names, self.epochs, self.data_sha256, clips, *poses])
 
     def judge(
         self,
